@@ -1,0 +1,1 @@
+"""Schedules, denoisers, guidance and samplers: the mathematics of diffusion, on torch alone."""

@@ -1,0 +1,127 @@
+"""From a configuration to a run: with the entry scripts the only place that sees Hydra.
+
+`resolve` checks everything that can be checked without torch; `train` and `sample` import what they need after that.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from facegen import schema
+from facegen.errors import UserError
+
+if TYPE_CHECKING:
+    from facegen.loading import Loaded
+    from facegen.sampling import SampleResult
+    from facegen.training import TrainResult
+
+GROUPS = ("model", "data", "scheduler", "sampler", "optimizer", "trainer", "logger", "ema", "preview", "checkpoint")
+# What may differ when a run continues: it changes how far or where, not what is computed.
+FREE = (
+    "run_dir",
+    "logger",
+    "preview",
+    "checkpoint",
+    "sampler",
+    "data.root",
+    "data.cache_dir",
+    "data.num_workers",
+    *(f"trainer.{key}" for key in ("max_steps", "max_epochs", "max_time", "devices", "nodes", "strategy", "accelerator")),
+    *(f"trainer.{key}" for key in ("log_every", "validate_every", "validate_batches", "threads", "compile")),
+)
+
+
+def resolve(cfg: DictConfig) -> dict[str, Any]:
+    """The whole configuration as plain containers, with every default filled in.
+
+    Raises UserError with one line for each problem.
+    """
+    config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    assert isinstance(config, dict)
+    problems = [line for group in GROUPS for line in schema.check_value(config, group, Any, group)]
+    seed = schema.check_value(config, "seed", schema.types.NonNegativeInt, "seed")
+    problems += [*seed, *(_beyond_the_schedule(config) if not problems else ()), *(_network_problems(config) if not problems else ())]
+    if problems:
+        raise UserError(*dict.fromkeys(problems))
+    config["run_dir"] = config["run_dir"] or _default_run_dir()
+    return config
+
+
+def _beyond_the_schedule(config: dict[str, Any]) -> Iterator[str]:
+    steps, length = config["sampler"]["steps"], config["scheduler"].get("steps")
+    if length is not None and steps > length and not config["sampler"]["_target_"].endswith("Heun"):
+        yield f"sampler.steps must be at most scheduler.steps={length}; got {steps}; type sampler.steps={min(length, 50)}"
+
+
+def _network_problems(config: dict[str, Any]) -> list[str]:
+    from facegen.networks.checks import check_unet
+
+    options = {key: value for key, value in config["model"]["network"].items() if key != "_target_"}
+    try:
+        check_unet(**options)
+    except UserError as error:
+        return list(error.lines)
+    return []
+
+
+def _default_run_dir() -> str:
+    if not HydraConfig.initialized():
+        return "runs/default"
+    hydra = HydraConfig.get()
+    if hydra.mode is not None and hydra.mode.name == "MULTIRUN":
+        return str(Path(hydra.sweep.dir, hydra.sweep.subdir))
+    choices = hydra.runtime.choices
+    return str(Path("runs", choices.get("experiment") or f"{choices['model']}-{choices['data']}"))
+
+
+def train(cfg: DictConfig) -> TrainResult:
+    """Trains, or continues, the run that `cfg` describes."""
+    config = resolve(cfg)
+    from facegen.rundir import RunDir, open_run
+
+    if any(
+        int(os.environ.get(rank, 0)) > 0 for rank in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    ):  # rank zero holds the directory
+        from facegen.training import fit
+
+        return fit(config, RunDir(config["run_dir"]), build)
+    with open_run(config["run_dir"], config, FREE) as run:
+        from facegen.training import fit
+
+        return fit(config, run, build)
+
+
+def load(ckpt: str, ema: str | None = None) -> Loaded:
+    """The model of a checkpoint or run directory, with averaged weights (half-life `ema`, the first by default), ready to draw."""
+    from facegen.loading import load as load_with
+
+    return load_with(ckpt, build, ema)
+
+
+def sample(cfg: DictConfig) -> SampleResult:
+    """Draws the images that `cfg` (conf/sample.yaml) asks for."""
+    config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    assert isinstance(config, dict)
+    problems = [line for key, wanted in SAMPLE.items() for line in schema.check_value(config, key, wanted, key)]
+    if problems:
+        raise UserError(*problems)
+    from facegen.loading import sampler_of
+    from facegen.sampling import sample_job
+
+    loaded = load(config["ckpt"], config["ema"])
+    sampler = build(sampler_of(loaded, config["sampler"]))
+    request = {key: config[key] for key in ("n", "seed", "out", "batch_size", "figure")}
+    return sample_job(loaded, sampler, **request)
+
+
+def build(node: dict[str, Any], **given: Any) -> Any:
+    """The object that a checked configuration node describes, with its nested ones."""
+    from hydra.utils import instantiate
+
+    return instantiate(node, **given, _convert_="all")

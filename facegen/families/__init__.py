@@ -1,0 +1,1 @@
+"""The model families: LightningModules that own a denoiser and what it is conditioned on."""

@@ -1,0 +1,144 @@
+"""The check of a configuration before anything is imported: names, types, ranges and choices, all problems at once.
+
+What an option allows is written once, in the signature of the class it configures. This module reads those signatures from the source
+text, without importing it, so that a misspelt key costs a fraction of a second and no torch. Only the classes of `TARGETS` can be
+named: a configuration may come from somebody else's checkpoint.
+"""
+
+from __future__ import annotations
+
+import ast
+import typing
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from facegen import types
+from facegen.errors import nearest
+
+ROOT = Path(__file__).parent
+REQUIRED = object()
+SUPPLIED = {"run_dir"}  # given by the run itself
+
+TARGETS = frozenset(
+    f"facegen.{name}"
+    for name in (
+        "callbacks.checkpoints.KeepCheckpoints",
+        "callbacks.ema.EMA",
+        "callbacks.preview.Preview",
+        "codecs.Pixels",
+        "data.faces.Cartoon",
+        "data.faces.CelebA",
+        "data.faces.FFHQ",
+        "data.faces.Folder",
+        "data.faces.UTKFace",
+        "diffusion.discrete.Cosine",
+        "diffusion.discrete.Linear",
+        "diffusion.discrete.Quadratic",
+        "diffusion.discrete.ScaledLinear",
+        "diffusion.discrete.Sigmoid",
+        "diffusion.sampler.DDIM",
+        "diffusion.sampler.DDPM",
+        "diffusion.sampler.DPMpp2M",
+        "diffusion.sampler.Heun",
+        "diffusion.schedule.EDM",
+        "diffusion.schedule.Flow",
+        "diffusion.times.LogNormalTimes",
+        "diffusion.times.StratifiedTimes",
+        "diffusion.times.UniformTimes",
+        "families.ddpm.DDPM",
+        "families.optimization.Adam",
+        "interop.DiffusersSampler",
+        "loggers.Loggers",
+        "networks.unet.UNet",
+        "trainer.TrainerOptions",
+    )
+)
+
+
+@cache
+def signature(target: str) -> dict[str, tuple[Any, Any]]:
+    """The keyword arguments of the class `target` as {name: (annotation, default)}, read from its source.
+
+    An annotation that is no plain type (a class of facegen, a torch module) reads as `Any`; a missing default as `REQUIRED`.
+    """
+    module, _, name = target.rpartition(".")
+    tree = ast.parse(ROOT.joinpath(*module.split(".")[1:]).with_suffix(".py").read_text(encoding="utf-8"))
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    scope = {**vars(types), **vars(typing)}
+    for node in tree.body:  # aliases such as BetaScaling = Literal[...]
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            scope[node.targets[0].id] = _evaluate(node.value, scope)
+    init = next((f for f in classes[name].body if isinstance(f, ast.FunctionDef) and f.name == "__init__"), None)
+    if init is None:
+        return {}
+    plain, keyword = init.args.args[1:], init.args.kwonlyargs
+    defaults = [None] * (len(plain) - len(init.args.defaults)) + init.args.defaults + init.args.kw_defaults
+    return {
+        argument.arg: (_evaluate(argument.annotation, scope), REQUIRED if default is None else ast.literal_eval(default))
+        for argument, default in zip([*plain, *keyword], defaults, strict=True)
+    }
+
+
+def _evaluate(node: ast.expr | None, scope: dict[str, Any]) -> Any:
+    try:
+        return eval(compile(ast.Expression(node), "<annotation>", "eval"), dict(scope))
+    except (NameError, AttributeError, TypeError, ValueError):
+        return Any
+
+
+def check(node: dict[str, Any], path: str) -> Iterator[str]:
+    """The problems of the configuration `node` at `path`, one line each; fills in the defaults of what is not given."""
+    target = node.get("_target_")
+    if target not in TARGETS:
+        yield f"{path}._target_ must be a class of facegen; got {target!r}{nearest(str(target), TARGETS)}"
+        return
+    known = signature(target)
+    for key in [k for k in node if k != "_target_" and k not in known]:
+        allowed = ", ".join(known) or "none"
+        yield f"{path}.{key} is not an option of {target.rpartition('.')[2]}{nearest(key, known)}; it has: {allowed}"
+    for key, (annotation, default) in known.items():
+        if key not in node:
+            if key in SUPPLIED:
+                continue
+            if default is REQUIRED:
+                yield f"{path}.{key} is required; type {path}.{key}=..."
+                continue
+            node[key] = default
+        yield from check_value(node, key, annotation, f"{path}.{key}")
+
+
+def check_value(node: dict[str, Any], key: str, annotation: Any, path: str) -> Iterator[str]:
+    """The problems of `node[key]`; brings it to its type (a whole 3.0 to 3)."""
+    value = node[key]
+    if isinstance(value, dict) and "_target_" in value:
+        yield from check(value, path)
+    elif annotation is not Any:
+        try:
+            node[key] = TypeAdapter(annotation).validate_python(value)
+        except ValidationError as error:
+            yield f"{path} must be {_wanted(annotation, error)}; got {value!r}{_near_choice(annotation, value)}"
+    elif isinstance(value, dict):
+        yield f"{path} has no _target_: it must be chosen as a group, {path.replace('.', '/')}=NAME, or be null; got {value!r}"
+
+
+def _wanted(annotation: Any, error: ValidationError) -> str:
+    choices = _choices(annotation)
+    if choices:
+        return "one of " + ", ".join("null" if c is None else str(c) for c in choices)
+    message = error.errors()[0]["msg"].lower().removeprefix("input should be ")
+    return message.replace("a valid ", "a ").partition(",")[0]
+
+
+def _choices(annotation: Any) -> list[Any]:
+    if typing.get_origin(annotation) is typing.Literal:
+        return list(typing.get_args(annotation))
+    parts = [a for a in typing.get_args(annotation) if a is not type(None)]
+    return [*_choices(parts[0]), None] if len(parts) == 1 and _choices(parts[0]) else []
+
+
+def _near_choice(annotation: Any, value: Any) -> str:
+    return nearest(str(value), [c for c in _choices(annotation) if c is not None])

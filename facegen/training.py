@@ -1,0 +1,120 @@
+"""One run, from its configuration to its last checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+
+from facegen.callbacks.budget import Budget
+from facegen.callbacks.checkpoints import DurableCheckpointIO
+from facegen.callbacks.guard import Guard
+from facegen.callbacks.preempt import Preempt, Preempted
+from facegen.callbacks.progress import ProgressLine
+from facegen.callbacks.stamp import Stamp
+from facegen.checkpoint import Header, read, step_of
+from facegen.rundir import RunDir
+from facegen.seeding import mix
+
+Build = Callable[..., Any]
+
+
+@dataclass
+class TrainResult:
+    """Where a run is and how it ended: `exit_code` 0, or 143 and 130 after SIGTERM and Ctrl-C."""
+
+    run_dir: Path
+    checkpoint: Path | None
+    steps: int
+    metrics: dict[str, float] = field(default_factory=dict)
+    exit_code: int = 0
+
+
+def fit(config: dict[str, Any], run: RunDir, build: Build) -> TrainResult:
+    """Trains the run, or continues it from its newest good checkpoint; `build` makes an object of a configuration node."""
+    warnings.filterwarnings("ignore", module="lightning.*")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    data = build(config["data"])
+    data.prepare()
+    torch.manual_seed(mix(config["seed"], "weights"))
+    model = build(config["model"])
+    _warn_of_leftover(model.denoiser.schedule)
+    trainer = _trainer(config, run, model, data, build)
+    latest = run.latest(_say)
+    if latest and _is_finished(latest, trainer):
+        _say(f"{run.path} is finished; to go on type a higher trainer.max_steps or trainer.max_time, to start anew another run_dir")
+        return TrainResult(run.path, latest, trainer.max_steps)
+    if latest:
+        _say(f"continuing {run.path} from {latest.name}")
+        trainer.loggers[0].truncate(step_of(latest))
+    try:
+        trainer.fit(model, data, ckpt_path=str(latest) if latest else None, weights_only=True)
+    except Preempted as stop:
+        return _preempted(run, trainer, stop)
+    metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+    if trainer.is_global_zero:
+        from facegen.figures.curves import loss_curve
+
+        loss_curve(run.path)
+    return TrainResult(run.path, run.latest(_say), trainer.global_step, metrics)
+
+
+def _trainer(config: dict[str, Any], run: RunDir, model: Any, data: Any, build: Build) -> Trainer:
+    options = build(config["trainer"])
+    if options.compile:
+        model.denoiser.network.compile()
+    ema, budget = build(config["ema"]), Budget(options.max_time)
+    keep = build(config["checkpoint"], run_dir=str(run.path))
+    callbacks = [
+        budget,
+        Guard(config["optimizer"]["clip"]),
+        ema,
+        Stamp(Header(model.family, config, data.facts())),
+        ProgressLine(ema, budget),
+        build(config["preview"], run_dir=str(run.path)),
+        keep,
+        Preempt(keep),
+    ]
+    loggers = build(config["logger"]).build(run.path, config)
+    per_epoch = data.num_train / data.batch_size / options.accumulate
+    return options.build(run.path, callbacks, loggers, [DurableCheckpointIO()], per_epoch)
+
+
+def _is_finished(latest: Path, trainer: Trainer) -> bool:
+    stored = read(latest, mmap=True)
+    budget = next(c for c in trainer.callbacks if isinstance(c, Budget))
+    elapsed = stored["callbacks"].get(budget.state_key, {}).get("elapsed", 0.0)
+    return stored["global_step"] >= trainer.max_steps or (budget.max_time is not None and elapsed >= budget.max_time)
+
+
+def _preempted(run: RunDir, trainer: Trainer, stop: Preempted) -> TrainResult:
+    _say(f"{stop}; to continue type: {resume_command()}")
+    # Lightning kills rank zero as soon as another rank exits with an error, so only rank zero's code tells of the signal.
+    return TrainResult(run.path, stop.checkpoint, trainer.global_step, exit_code=stop.exit_code if trainer.is_global_zero else 0)
+
+
+def resume_command() -> str:
+    """The command line of this process, which continues its run when it is typed again."""
+    return shlex.join(["python", *(a.removeprefix("++") for a in sys.argv)])
+
+
+def _warn_of_leftover(schedule: Any) -> None:
+    if (left := schedule.leftover()) > 0.02:
+        _say(
+            f"warning: {left:.0%} of the signal is left at the last step of this schedule, yet sampling starts from pure noise; "
+            "type scheduler.beta_scaling=steps (or zero_snr with model.prediction=v) to train without the gap"
+        )
+
+
+def _say(line: str) -> None:
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        print(line, file=sys.stderr, flush=True)
