@@ -100,4 +100,4 @@ def log_image(loggers: list[Logger], name: str, image: Any, step: int) -> None:
         if kind == "TensorBoardLogger":
             logger.experiment.add_image(name, image, step)
         elif kind == "WandbLogger":
-            logger.log_image(name, [image.permute(1, 2, 0).numpy()], step=step)
+            logger.log_image(name, [image.transpose(1, 2, 0)], step=step)

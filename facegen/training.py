@@ -62,7 +62,7 @@ def fit(config: dict[str, Any], run: RunDir, build: Build) -> TrainResult:
         return _preempted(run, trainer, stop)
     metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
     if trainer.is_global_zero:
-        from facegen.figures.curves import loss_curve
+        from facegen.figures.curves import loss_curve  # noqa
 
         loss_curve(run.path)
     return TrainResult(run.path, run.latest(_say), trainer.global_step, metrics)
@@ -72,7 +72,8 @@ def _trainer(config: dict[str, Any], run: RunDir, model: Any, data: Any, build: 
     options = build(config["trainer"])
     if options.compile:
         model.denoiser.network.compile()
-    ema, budget = build(config["ema"]), Budget(options.max_time)
+    steps_per_epoch = data.num_train / data.batch_size / options.accumulate
+    ema, budget = build(config["ema"]), Budget(options.max_time, steps_per_epoch)
     keep = build(config["checkpoint"], run_dir=str(run.path))
     callbacks = [
         budget,
@@ -85,8 +86,7 @@ def _trainer(config: dict[str, Any], run: RunDir, model: Any, data: Any, build: 
         Preempt(keep),
     ]
     loggers = build(config["logger"]).build(run.path, config)
-    per_epoch = data.num_train / data.batch_size / options.accumulate
-    return options.build(run.path, callbacks, loggers, [DurableCheckpointIO()], per_epoch)
+    return options.build(run.path, callbacks, loggers, [DurableCheckpointIO()], steps_per_epoch)
 
 
 def _is_finished(latest: Path, trainer: Trainer) -> bool:

@@ -32,13 +32,13 @@ def seconds(duration: str | float) -> float:
 
 
 class Budget(Callback):
-    """Keeps `model.progress`, the share of the run that is done, and stops the run after `max_time` seconds of training in all.
+    """Keeps `model.progress`, the share of the run that is done, and `model.epoch`, and stops the run after `max_time` seconds of training in all.
 
     The time counts over every session of a run: a run that was killed and resumed gets no more of it than one that never stopped.
     """
 
-    def __init__(self, max_time: float | None = None) -> None:
-        self.max_time = max_time
+    def __init__(self, max_time: float | None, steps_per_epoch: float) -> None:
+        self.max_time, self.steps_per_epoch = max_time, steps_per_epoch
         self.elapsed = 0.0
         self._since = 0.0
 
@@ -47,6 +47,7 @@ class Budget(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         by_steps = trainer.global_step / trainer.max_steps if trainer.max_steps > 0 else 0.0
+        pl_module.epoch = int(trainer.global_step / self.steps_per_epoch)
         pl_module.progress = min(max(by_steps, self.elapsed / self.max_time if self.max_time else 0.0), 1.0)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:

@@ -46,8 +46,6 @@ class Preview(AfterOptimizerStep):
         with ema.applied(model), trainer.precision_plugin.forward_context():
             batches = generate(model.denoiser, model.codec, self.sampler, range(self.count), batch_size=self.batch_size)
             faces = torch.cat([batch for _, batch in batches])
-        model.train()
-        sheet = images.grid(faces)
         facts = {"step": str(trainer.global_step), "seeds": f"0..{self.count - 1}"}
-        images.save_png(sheet, self.directory / f"step-{trainer.global_step:08d}.png", facts)
+        sheet = images.save_grid(faces, self.directory / f"step-{trainer.global_step:08d}.png", facts)
         log_image(trainer.loggers, "preview", sheet, trainer.global_step)

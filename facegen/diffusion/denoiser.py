@@ -191,9 +191,6 @@ class Rescheduled:
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
         inner = self.denoiser.schedule
         there = inner.time_of(self.schedule.level(t))
-        scale = torch.where(
-            inner.alpha(there) > 0,
-            inner.alpha(there) / self.schedule.alpha(t),
-            inner.sigma(there) / self.schedule.sigma(t),
-        )
+        size_here = torch.hypot(self.schedule.alpha(t), self.schedule.sigma(t))
+        scale = torch.hypot(inner.alpha(there), inner.sigma(there)) / size_here
         return self.denoiser(x_t * scale.reshape((-1,) + (1,) * (x_t.ndim - 1)), there)

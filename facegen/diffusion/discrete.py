@@ -26,6 +26,8 @@ class Discrete(Schedule):
     default_times = UniformTimes()
 
     def __init__(self, betas: Tensor) -> None:
+        if len(betas) < 2:
+            raise UserError(f"scheduler.steps must be at least 2; got {len(betas)}; type scheduler.steps=1000")
         self.betas = betas.double()
         log_alpha_bar = torch.log1p(-self.betas).cumsum(0)
         self._log_level = {torch.device("cpu"): 0.5 * (torch.log(-torch.expm1(log_alpha_bar)) - log_alpha_bar)}
@@ -57,7 +59,7 @@ class Discrete(Schedule):
         return high - 1 + torch.where(wanted >= table[high], 1.0, part)
 
     def at(self, u: Tensor) -> Tensor:
-        return (u * self.length).floor()
+        return (u * self.length).floor().clamp(max=self.last)
 
     def embedding(self, t: Tensor) -> Tensor:
         return t
@@ -79,22 +81,27 @@ def _scaled(betas: Tensor, scaling: BetaScaling) -> Tensor:
     """`betas`, meant for 1000 steps, brought to their own number of steps so that the last of them is pure noise."""
     if scaling == "none":
         return betas
-    if scaling == "zero_snr":  # Lin et al. 2023, algorithm 1
-        root = (1 - _scaled(betas, "steps")).cumprod(0).sqrt()
-        alpha_bar = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
-        return 1 - torch.cat([alpha_bar[:1], alpha_bar[1:] / alpha_bar[:-1]])
+    if scaling == "zero_snr":
+        return _without_signal(_scaled(betas, "steps"))
 
     def left(factor: float) -> float:
         return float((1 - (betas * factor).clamp(max=0.999)).log().sum().mul(0.5).exp())
 
     low = high = 1000 / len(betas)
     if left(high) > PURE_NOISE:
-        while left(high) > PURE_NOISE:
+        while left(high) > PURE_NOISE and high * float(betas.min()) < 1:
             high *= 2
         for _ in range(60):
             middle = (low + high) / 2
             low, high = (middle, high) if left(middle) > PURE_NOISE else (low, middle)
     return (betas * high).clamp(max=0.999)
+
+
+def _without_signal(betas: Tensor) -> Tensor:
+    """`betas` with their signal shifted and stretched so that none is left at the end (Lin et al. 2023, algorithm 1)."""
+    root = (1 - betas).cumprod(0).sqrt()
+    alpha_bar = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+    return 1 - torch.cat([alpha_bar[:1], alpha_bar[1:] / alpha_bar[:-1]])
 
 
 class Linear(Discrete):
@@ -159,4 +166,4 @@ class Cosine(Discrete):
         edge = torch.arange(steps + 1, dtype=torch.float64) / steps
         alpha_bar = torch.cos((edge + offset) / (1 + offset) * torch.pi / 2) ** 2
         betas = (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999)
-        super().__init__(_scaled(betas, "zero_snr") if beta_scaling == "zero_snr" else betas)
+        super().__init__(_without_signal(betas) if beta_scaling == "zero_snr" else betas)

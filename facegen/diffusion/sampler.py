@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from facegen.diffusion.denoiser import CleanImage
-from facegen.diffusion.schedule import Schedule
+from facegen.diffusion.schedule import ENDLESS, Schedule
 from facegen.types import Fraction, PositiveFloat, PositiveInt
 
 Draw = Callable[[], Tensor]
@@ -60,20 +60,32 @@ class Walk:
 
     def noise(self) -> Tensor:
         """Fresh standard normal noise."""
-        if self.draw is None:
-            raise ValueError("this sampler adds noise at every step: give it draw, a function that returns noise like x")
-        return self.draw()
+        return drawn(self.draw)
+
+
+def drawn(draw: Draw | None) -> Tensor:
+    """What `draw` returns; raises ValueError where a sampler that needs noise was given none."""
+    if draw is None:
+        raise ValueError("this sampler adds noise at every step: give it draw, a function that returns noise like x")
+    return draw()
 
 
 class Sampler(ABC):
-    """Base of the samplers: `steps` times from noise to image.
-
-    Calling one with a denoiser and x (B,C,H,W), noise of the schedule's `prior_std`, returns images like x. `draw` returns fresh
-    standard normal noise like x (the stochastic samplers alone need it); `watch(i, x_t, x_0)` sees each step.
-    """
+    """What walks from noise to image in `steps` steps."""
 
     def __init__(self, steps: PositiveInt = 50) -> None:
         self.steps = steps
+
+    @abstractmethod
+    def __call__(self, denoiser: CleanImage, x: Tensor, draw: Draw | None = None, watch: Watch | None = None) -> Tensor:
+        """Images like x (B,C,H,W), which is noise of the schedule's `prior_std`.
+
+        `draw` returns fresh standard normal noise like x (the stochastic samplers alone need it); `watch(i, x_t, x_0)` sees each step.
+        """
+
+
+class Stepwise(Sampler):
+    """Base of the samplers that repeat one `step` along the times of a schedule."""
 
     def times(self, schedule: Schedule) -> Tensor:
         """The times this sampler visits on `schedule`, (steps,) float64, descending."""
@@ -95,7 +107,7 @@ class Sampler(ABC):
         """x at time i + 1, given x and the denoiser's answer `x_0` at time i; never called for the last step."""
 
 
-class DDPM(Sampler):
+class DDPM(Stepwise):
     """Ancestral sampling from the posterior q(x_s | x_t, x_0) (Ho et al. 2020, eq. 6 and 7), on any subset of the times."""
 
     def __init__(self, steps: PositiveInt = 1000) -> None:
@@ -108,7 +120,7 @@ class DDPM(Sampler):
         return mean + walk.fresh_std(i) * walk.noise()
 
 
-class DDIM(Sampler):
+class DDIM(Stepwise):
     """Song et al. 2021, eq. 12: deterministic at `eta` 0, DDPM's variance at 1."""
 
     def __init__(self, steps: PositiveInt = 50, eta: Fraction = 0.0) -> None:
@@ -123,7 +135,7 @@ class DDIM(Sampler):
         return walk.alpha[i + 1] * x_0 + math.sqrt(walk.sigma[i + 1] ** 2 - fresh**2) * eps + fresh * walk.noise()
 
 
-class DPMpp2M(Sampler):
+class DPMpp2M(Stepwise):
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): second order from one network call a step, by remembering the last answer."""
 
     def __init__(self, steps: PositiveInt = 20) -> None:
@@ -141,7 +153,7 @@ def _log_snr(alpha: float, sigma: float) -> float:
     return math.log(alpha / sigma) if alpha > 0 else -math.inf
 
 
-class Heun(Sampler):
+class Heun(Stepwise):
     """Heun's second-order walk over Karras levels (Karras et al. 2022, algorithm 1): 2 steps - 1 network calls."""
 
     def __init__(self, steps: PositiveInt = 18, rho: PositiveFloat = 7.0) -> None:
@@ -153,7 +165,7 @@ class Heun(Sampler):
 
     def step(self, walk: Walk, i: int, x: Tensor, x_0: Tensor) -> Tensor:
         euler = walk.ddim(i, x, x_0)
-        if walk.alpha[i] == 0:  # pure noise has no finite level to average a slope over
+        if walk.sigma[i] > ENDLESS * walk.alpha[i]:  # a slope averaged over an endless step would count its far end as half of it
             return euler
         slope = (x - walk.alpha[i] * x_0) / walk.sigma[i]
         slope_ahead = (euler - walk.alpha[i + 1] * walk.ask(euler, i + 1)) / walk.sigma[i + 1]

@@ -17,6 +17,7 @@ from facegen.errors import UserError
 from facegen.types import PositiveFloat
 
 KARRAS_TOP = 80.0  # first finite level of a Karras grid on a schedule that ends in pure noise (Karras et al. 2022, table 1)
+ENDLESS = 4 * KARRAS_TOP  # from here up, levels differ by nothing that can be seen: a cosine's last is 20,000, a flow's infinite
 
 
 class Schedule(ABC):
@@ -70,12 +71,11 @@ class Schedule(ABC):
 
     def karras(self, steps: int, rho: float = 7.0) -> Tensor:
         """`steps` descending times whose levels are evenly spaced in level^(1/rho) (Karras et al. 2022, eq. 5), float64."""
-        ends = self.level(torch.tensor([self.last, self.first], dtype=torch.float64))
-        top, bottom = float(ends[0]), max(float(ends[1]), 2e-3)
-        endless = top > 4 * KARRAS_TOP  # a cosine's last level is 20,000: one step leads from there to where levels mean something
-        count = steps - 1 if endless else steps
-        ramp = torch.linspace(0, 1, count, dtype=torch.float64)
-        start, end = (KARRAS_TOP if endless else top) ** (1 / rho), bottom ** (1 / rho)
+        last, first = self.level(torch.tensor([self.last, self.first], dtype=torch.float64))
+        endless = bool(last > ENDLESS)  # one step leads from there to where levels mean something
+        top = self.level(self.time_of(torch.full_like(last, KARRAS_TOP))) if endless else last
+        start, end = top ** (1 / rho), first.clamp(min=2e-3) ** (1 / rho)
+        ramp = torch.linspace(0, 1, steps - endless, dtype=torch.float64)
         times = self.time_of((start + ramp * (end - start)) ** rho)
         return torch.cat([torch.tensor([self.last], dtype=torch.float64), times]) if endless else times
 

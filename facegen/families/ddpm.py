@@ -57,7 +57,7 @@ class DDPM(LightningModule):
         self.error, self.weighting = loss, weighting
         self.times = times or schedule.default_times
         self.input_perturbation, self.seed = input_perturbation, seed
-        self.progress = 0.0  # share of the run that is done, kept by the Budget callback
+        self.progress, self.epoch = 0.0, 0  # share of the run that is done, passes over the data: kept by the Budget callback
         self._held_out = torch.zeros(2, len(LEVEL_EDGES) + 1, dtype=torch.float64)
         self._validation_times = LogNormalTimes()
 
@@ -114,7 +114,7 @@ class DDPM(LightningModule):
         return self.optimizer_options.build(p for p in self.parameters() if p.requires_grad)
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
-        rate = self.optimizer_options.rate(self.global_step, self.progress, batch["epoch"])
+        rate = self.optimizer_options.rate(self.global_step, self.progress, self.epoch)
         for group in self.optimizers(use_pl_optimizer=False).param_groups:
             group["lr"] = rate
         self.log("train/lr", rate, batch_size=1)

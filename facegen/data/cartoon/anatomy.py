@@ -14,8 +14,8 @@ from facegen.data.cartoon.parameters import FULL_BEARD, PUFF, Parameters
 class Face:
     """Measures (B,) and colours (3, B) of B heads.
 
-    Lengths are in face units: the origin lies between the temples, y points down, and the picture of a grown-up spans about -0.9..0.9. `childish`
-    falls from 1 at birth to 0 at 28, `aged` rises from 0 at 24 to 1 at 84.
+    Lengths are in face units: the origin lies between the temples, y points down, and the picture of a grown-up spans about
+    -0.9..0.9. `childish` falls from 1 at birth to 0 at 28, `aged` rises from 0 at 24 to 1 at 84.
     """
 
     people: Parameters
@@ -95,7 +95,7 @@ def face_of(people: Parameters) -> Face:
 def _head(people: Parameters, childish: np.ndarray, aged: np.ndarray) -> dict[str, np.ndarray]:
     male = people.male * (1 - childish)
     chubby = people.chubby.astype(np.float32)
-    fringe = pick(people.has_bangs, 0.17, 0.0) - pick(people.receding, 0.05, 0.0)
+    fringe = pick(people.has_bangs, 0.14, 0.0) - pick(people.receding, 0.05, 0.0)
     volume = 0.03 + pick(people.hair_style == PUFF, 0.2, 0.09) * ~people.hat
     return {
         "width": 0.46 + 0.03 * childish + 0.05 * chubby + 0.01 * male,
@@ -130,13 +130,13 @@ def _body_colours(people: Parameters) -> dict[str, np.ndarray]:
     years_grey = np.clip((people.age - people.greying_age).astype(np.float32) / 30, 0, 1)
     silver = mix(palette.GRAY_HAIR[0][:, None], palette.GRAY_HAIR[1][:, None], years_grey)
     hair = np.where(people.grey, silver, palette.HAIR[people.hair_colour].T)
-    dark = hair * np.float32(0.72)
+    dark = hair * np.where(people.grey, np.float32(0.72), np.float32([[0.76], [0.66], [0.6]]))
     redness = pick(people.facial_hair == FULL_BEARD, 0.7, pick(people.male, 0.25, 0.55))
     return {
         "skin": skin,
         "shade": shade,
         "hair": hair,
-        "beard": hair * pick(people.grey, 1.0, 0.76),
+        "beard": np.where(people.grey, hair, mix(hair, dark, 0.75)),
         "hair_dark": dark,
         "hair_light": mix(hair, palette.WHITE, 0.28),
         "brow": mix(dark, palette.INK, 0.15),

@@ -50,8 +50,8 @@ def head(patch: Patch) -> None:
 
 
 def cheeks(patch: Patch) -> None:
-    blush = ellipse(np.abs(patch.x) - 0.28, patch.y - 0.235, 0.11, 0.085)
-    patch.fill(blush, palette.ROSE, opacity=0.62, blur=0.07)
+    blush = ellipse(np.abs(patch.x) - 0.28, patch.y - 0.215, 0.11, 0.085)
+    patch.fill(blush, palette.ROSE, opacity=0.72, blur=0.07)
 
 
 def wrinkles(patch: Patch) -> None:
@@ -68,13 +68,13 @@ def wrinkles(patch: Patch) -> None:
 def bags(patch: Patch) -> None:
     face = patch.face
     below = patch.y - face.eye_y - face.eye_height - 0.02
-    patch.fill(lens(np.abs(patch.x) - face.eye_x, below, 0.9 * face.eye_width, 0.024, 0.045), face.shade * 0.86, opacity=0.9)
+    patch.fill(lens(np.abs(patch.x) - face.eye_x, below, 0.9 * face.eye_width, 0.026, 0.05), face.shade * 0.72, opacity=0.9)
 
 
 def eyeshadow(patch: Patch) -> None:
     face = patch.face
     x, y = np.abs(patch.x) - face.eye_x - 0.01, patch.y - face.eye_y + 0.05
-    patch.fill(ellipse(x, y, face.eye_width + 0.035, face.eye_height), palette.EYESHADOW, opacity=0.75)
+    patch.fill(ellipse(x, y, face.eye_width + 0.035, face.eye_height), palette.EYESHADOW, opacity=0.85)
 
 
 def eyes(patch: Patch) -> None:
@@ -103,7 +103,7 @@ def lashes(patch: Patch) -> None:
 def brows(patch: Patch) -> None:
     face, people = patch.face, patch.face.people
     x = np.abs(patch.x) - face.eye_x - 0.01
-    thickness = pick(people.bushy_brows, 0.05, pick(people.male, 0.027, 0.021))
+    thickness = pick(people.bushy_brows, 0.055, pick(people.male, 0.027, 0.021))
     bend = pick(people.arched_brows, -0.11, -0.025)
     slope = pick(people.arched_brows, 0.1, 0.0)
     patch.fill(lens(x, patch.y - face.brow_y - slope * x, 0.13, thickness, bend), face.brow)
@@ -111,9 +111,9 @@ def brows(patch: Patch) -> None:
 
 def nose(patch: Patch) -> None:
     face, big = patch.face, patch.face.people.big_nose
-    width = pick(big, 0.115, 0.06) * (1 - 0.3 * face.childish)
+    width = pick(big, 0.125, 0.06) * (1 - 0.3 * face.childish)
     y = patch.y - face.nose_y
-    patch.fill(ellipse(patch.x, y, width, width * 0.75), mix(face.shade, palette.ROSE, pick(big, 0.3, 0.0)), opacity=0.8)
+    patch.fill(ellipse(patch.x, y, width, width * 0.75), mix(face.shade, palette.ROSE, pick(big, 0.45, 0.0)), opacity=0.85)
     patch.fill(ellipse(patch.x + 0.01, y + 0.25 * width, width * 0.75, width * 0.55), face.skin, blur=0.02)
 
 
@@ -130,17 +130,17 @@ def mouth(patch: Patch) -> None:
 
 
 HALO = Layer(halo, (-0.95, 0.95, -0.95, 0.95))
-BODY = Layer(body, (-0.9, 0.9, 0.25, 1.2))
+BODY = Layer(body, (-0.9, 0.9, 0.25, 1.3))
 FACE = (
     Layer(ears, (-0.66, 0.66, -0.06, 0.22)),
-    Layer(head, (-0.56, 0.56, -0.55, 0.62)),
+    Layer(head, (-0.58, 0.58, -0.57, 0.64)),
     Layer(wrinkles, (-0.5, 0.5, -0.32, 0.42), lambda face: face.aged > 0),
     Layer(cheeks, (-0.46, 0.46, 0.1, 0.38), lambda face: face.people.rosy),
     Layer(bags, (-0.38, 0.38, 0.08, 0.32), lambda face: face.people.has_bags),
     Layer(eyeshadow, (-0.42, 0.42, -0.16, 0.16), lambda face: face.people.has_makeup),
-    Layer(eyes, (-0.4, 0.4, -0.14, 0.28)),
+    Layer(eyes, (-0.46, 0.46, -0.14, 0.28)),
     Layer(lashes, (-0.48, 0.48, -0.14, 0.15), lambda face: ~face.people.male),
-    Layer(brows, (-0.38, 0.38, -0.28, 0.02)),
-    Layer(nose, (-0.15, 0.15, 0.06, 0.3)),
 )
-MOUTH = Layer(mouth, (-0.26, 0.26, 0.2, 0.58))
+NOSE = Layer(nose, (-0.16, 0.16, 0.06, 0.32))
+BROWS = Layer(brows, (-0.4, 0.4, -0.3, 0.02))
+MOUTH = Layer(mouth, (-0.28, 0.28, 0.2, 0.65))

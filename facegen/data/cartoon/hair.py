@@ -117,7 +117,7 @@ def scalp(patch: Patch) -> None:
 def _jaw(patch: Patch, grow: float) -> np.ndarray:
     """Distance to where a beard grows: the head below a line from the ears to above the mouth."""
     u = patch.x * (1 / patch.face.width)
-    return np.maximum(head_distance(patch, grow), 0.26 - 0.2 * u * u - patch.y)
+    return np.maximum(head_distance(patch, grow), 0.28 - 0.14 * u * u - patch.y)
 
 
 def stubble(patch: Patch) -> None:
@@ -166,7 +166,7 @@ _ENDS = {(SHORT, QUIFF): 0.2, (BUN, PIGTAILS): 0.25, (PUFF, BOB): 0.6, (LONG,): 
 
 BEHIND = (
     Layer(quiff, (-0.3, 0.5, -0.75, -0.28), lambda face: _styled(QUIFF)(face) & ~face.people.hat),
-    Layer(back, (-0.75, 0.75, -0.75, 1.1), _styled(BOB, LONG, PUFF)),
+    Layer(back, (-0.8, 0.8, -0.75, 1.1), _styled(BOB, LONG, PUFF)),
     Layer(bun, (-0.3, 0.3, -0.9, -0.4), lambda face: _styled(BUN)(face) & ~face.people.hat),
     Layer(pigtails, (-0.9, 0.9, -0.1, 0.62), _styled(PIGTAILS)),
 )

@@ -25,7 +25,7 @@ GROUPS = ("Amber", "Teal", "Violet")
 
 
 def _hair(colour: int) -> Callable[[Parameters], np.ndarray]:
-    return lambda people: ~people.bald & ~people.grey & (people.hair_colour == colour)
+    return lambda people: people.hair_shows & ~people.grey & (people.hair_colour == colour)
 
 
 _RULES: dict[str, Callable[[Parameters], np.ndarray]] = {
@@ -42,7 +42,7 @@ _RULES: dict[str, Callable[[Parameters], np.ndarray]] = {
     "Chubby": lambda people: people.chubby,
     "Eyeglasses": lambda people: people.glasses,
     "Goatee": lambda people: people.facial_hair == GOATEE,
-    "Gray_Hair": lambda people: ~people.bald & people.grey,
+    "Gray_Hair": lambda people: people.hair_shows & people.grey,
     "Heavy_Makeup": lambda people: people.has_makeup,
     "Male": lambda people: people.male,
     "Mouth_Slightly_Open": lambda people: people.mouth_open,

@@ -97,7 +97,8 @@ class Parameters:
 
     @property
     def receding(self) -> np.ndarray:
-        return (self.age >= self.balding_age) & ~self.bald & ~self.hat
+        """A receding hairline, unless a hat hides it."""
+        return (self.age >= self.balding_age) & ~self.bald & ~self.tuft & ~self.hat
 
     @property
     def grey(self) -> np.ndarray:
@@ -113,9 +114,14 @@ class Parameters:
         return self.tuft | (self.hair_style == SHORT) | (self.hair_style == QUIFF)
 
     @property
+    def hair_shows(self) -> np.ndarray:
+        """Whether there is hair that no hat hides."""
+        return ~self.bald & ~(self.hat & self.tuft)
+
+    @property
     def texture_shows(self) -> np.ndarray:
         """Whether one sees if the hair is straight or wavy."""
-        return ~self.bald & ~self.tuft & ~(self.hat & self.cropped)
+        return ~self.bald & ~self.tuft & ~(self.hat & (self.cropped | (self.hair_style == BUN)))
 
     @property
     def facial_hair(self) -> np.ndarray:
@@ -124,7 +130,8 @@ class Parameters:
 
     @property
     def has_sideburns(self) -> np.ndarray:
-        return (self.age >= 18) & (self.sideburns | (self.beard == FULL_BEARD))
+        """Sideburns, unless long hair hangs over them."""
+        return (self.age >= 18) & (self.sideburns | (self.beard == FULL_BEARD)) & (self.cropped | self.bald)
 
     @property
     def has_bags(self) -> np.ndarray:

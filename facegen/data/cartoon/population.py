@@ -77,7 +77,7 @@ def _looks(dice: _Dice, male: np.ndarray, age: np.ndarray) -> dict[str, np.ndarr
         "hair_style": style,
         "wavy": dice.chance("wavy", np.where(style == PUFF, 0.9, 0.35)),
         "bangs": dice.chance("bangs", np.where(male, 0.15, 0.4)),
-        "balding_age": np.where(male & dice.chance("balding", 0.6), dice.whole("balding age", 24, 66), NEVER),
+        "balding_age": np.where(male & dice.chance("balding", 0.68), dice.whole("balding age", 24, 66), NEVER),
         "arched_brows": dice.chance("arched brows", np.where(male, 0.15, 0.45)),
         "bushy_brows": dice.chance("bushy brows", np.where(male, 0.4, 0.08)),
         "rosy": dice.chance("rosy", np.where(age < 10, 0.45, np.where(male, 0.1, 0.25))),

@@ -51,7 +51,7 @@ def lens(x: np.ndarray, y: np.ndarray, width: Number, height: Number, bend: Numb
     d = np.abs(y - bend * u)
     u *= height
     d -= u
-    return d
+    return np.maximum(d, np.abs(x) - width, out=d)
 
 
 def ripple(t: np.ndarray) -> np.ndarray:

@@ -36,8 +36,8 @@ def earrings(patch: Patch) -> None:
 
 def necklace(patch: Patch) -> None:
     x, y = patch.x, patch.y - patch.face.chin
-    string = lens(x, y - 0.06, 0.25, 0.035, 0.22)
-    patch.fill(np.minimum(string, ellipse(x, y - 0.31, 0.05, 0.055)), palette.GOLD)
+    string = lens(x, y - 0.06, 0.25, 0.035, 0.17)
+    patch.fill(np.minimum(string, ellipse(x, y - 0.25, 0.05, 0.055)), palette.GOLD)
 
 
 def necktie(patch: Patch) -> None:
@@ -54,4 +54,4 @@ HAT = Layer(hat, (-0.65, 0.65, -0.9, -0.1), lambda face: face.people.hat)
 GLASSES = Layer(glasses, (-0.6, 0.6, -0.2, 0.32), lambda face: face.people.glasses)
 EARRINGS = Layer(earrings, (-0.7, 0.7, 0.15, 0.35), lambda face: face.people.earrings)
 NECKLACE = Layer(necklace, (-0.3, 0.3, 0.4, 1.0), lambda face: face.people.necklace)
-NECKTIE = Layer(necktie, (-0.4, 0.4, 0.45, 1.15), lambda face: face.people.necktie)
+NECKTIE = Layer(necktie, (-0.4, 0.4, 0.45, 1.3), lambda face: face.people.necktie)

@@ -1,0 +1,55 @@
+"""Cartoon faces drawn when they are first asked for."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from facegen.data.cartoon import CONDITION_NAMES, conditions, parameters, render
+
+_SEED = 0  # of the population: the data set is the same whatever the seed of a run
+_LUMA = np.array([299, 587, 114])  # ITU-R 601, in thousandths
+
+
+class DrawnImages:
+    """The first faces of one cartoon population, drawn in blocks and kept.
+
+    Drawing one face at a time would take ten times as long, and drawing all of them beforehand would keep a run waiting.
+    """
+
+    block = 64
+    condition_names = CONDITION_NAMES
+
+    def __init__(self, resolution: int, channels: int) -> None:
+        self.resolution, self.channels = resolution, channels
+        self._blocks: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """Depends on the pixels and labels of the first faces: it changes when the drawing does."""
+        digest = hashlib.blake2b(repr((self.resolution, self.channels)).encode(), digest_size=16)
+        for part in self.read(np.arange(8)):
+            digest.update(part.tobytes())
+        return digest.hexdigest()
+
+    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The images (B, C, H, W) uint8 and conditions (B, K) float32 of `indices` (B,)."""
+        blocks = [self._block(int(number)) for number in indices // self.block]
+        places = indices % self.block
+        images, labels = ([part[place] for part, place in zip(parts, places, strict=True)] for parts in zip(*blocks, strict=True))
+        return np.stack(images), np.stack(labels)
+
+    def _block(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        if number not in self._blocks:
+            people = parameters(_SEED, number * self.block + np.arange(self.block))
+            images = render(people, self.resolution)
+            if self.channels == 1:
+                images = ((np.einsum("bchw,c->bhw", images.astype(int), _LUMA) + 500) // 1000).astype(np.uint8)[:, None]
+            self._blocks[number] = images, conditions(people)
+        return self._blocks[number]
+
+
+def open_drawn(resolution: int, channels: int, size: int, held_out: int) -> tuple[DrawnImages, np.ndarray, np.ndarray]:
+    """The faces, the numbers of the first `size` to train on and of the next `held_out`."""
+    return DrawnImages(resolution, channels), np.arange(size), size + np.arange(held_out)

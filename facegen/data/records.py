@@ -1,0 +1,140 @@
+"""What a reader says about a data set on disk: which images, which split, which labels, and what is wrong with them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple
+
+import numpy as np
+
+from facegen.data.decode import Picture
+from facegen.errors import UserError
+from facegen.seeding import mix
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+TRAIN, HELD_OUT, TEST = 0, 1, 2
+
+
+class File(NamedTuple):
+    """A file by its path under the root (with `/`) and what tells a changed one: its size in bytes and time in ns."""
+
+    path: str
+    size: int
+    mtime: int
+
+    @property
+    def name(self) -> str:
+        """The file's name without its folders."""
+        return self.path.rpartition("/")[2]
+
+
+class Problem(NamedTuple):
+    """One thing wrong with a data set, at a file or a row of one.
+
+    `effect` says what becomes of the image: `none`; `left out` of training; `stop`: an error, or left out with
+    `data.on_bad=skip`.
+    """
+
+    kind: Literal["missing", "corrupt", "duplicated", "mis-sized", "mislabelled"]
+    file: str
+    row: int | None
+    what: str
+    effect: Literal["none", "left out", "stop"] = "stop"
+
+
+@dataclass
+class Records:
+    """The usable images of a data set in a fixed order.
+
+    `split` (N,) uint8 is the official one, of TRAIN, HELD_OUT and TEST, or None where there is none;
+    `labels` (N, K) float32 or None, its columns are the reader's `condition_names`.
+    """
+
+    paths: list[str]
+    split: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+    def select(self, rows: np.ndarray) -> Records:
+        """The records of some rows."""
+        split, labels = (None if a is None else a[rows] for a in (self.split, self.labels))
+        return Records([self.paths[row] for row in rows], split, labels, self.problems)
+
+
+class Reader:
+    """Knows one layout on disk. `files` is quick and tells whether anything changed; `records` reads the labels.
+
+    `version` is raised whenever the same files would be read differently.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    layout: ClassVar[str]
+    condition_names: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, picture: Picture) -> None:
+        self.picture = picture
+
+    def files(self, root: Path) -> list[File]:
+        """Every file under `root` that the images or labels are read from."""
+        raise NotImplementedError
+
+    def records(self, root: Path, files: list[File]) -> Records:
+        """The images and labels of `files`, as listed by this reader."""
+        raise NotImplementedError
+
+    def scan(self, root: str | Path | None) -> Records:
+        """The data set at `root`; raises UserError where there is none."""
+        return self.records(*self.listed(root))
+
+    def listed(self, root: str | Path | None) -> tuple[Path, list[File]]:
+        """`root` and its files; raises UserError where there is no root, or no image in it."""
+        if root is None:
+            raise UserError(f"data.root is not given; it must hold {self.layout}; type data.root=FOLDER")
+        folder = Path(root).expanduser()
+        if not folder.is_dir():
+            raise UserError(f"data.root={root} is no folder; it must hold {self.layout}; type data.root=FOLDER")
+        files = sorted(self.files(folder))
+        if not any(is_image(file) for file in files):
+            raise UserError(f"data.root={root} holds no images; it must hold {self.layout}; type data.root=FOLDER")
+        return folder, files
+
+
+def is_image(file: File) -> bool:
+    """Whether the name is that of an image."""
+    return file.path.lower().endswith(IMAGE_SUFFIXES)
+
+
+def list_files(root: Path, folder: str = "", deep: bool = True) -> list[File]:
+    """The files of `root/folder`, and with `deep` of the folders in it; hidden ones are passed over."""
+    found: list[File] = []
+    prefix = f"{folder}/" if folder else ""
+    with os.scandir(root / folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                found += list_files(root, prefix + entry.name) if deep else ()
+            else:
+                found.append(_file(prefix + entry.name, entry))
+    return found
+
+
+def _file(path: str, entry: os.DirEntry[str]) -> File:
+    try:
+        stat = entry.stat()
+    except OSError:  # a link to nowhere: reading it will say so
+        return File(path, 0, 0)
+    return File(path, stat.st_size, stat.st_mtime_ns)
+
+
+def official(split: np.ndarray) -> np.ndarray | None:
+    """The split where it has images to train on and images held out (a part of a data set may lack one), else None."""
+    return split if {TRAIN, HELD_OUT} <= set(np.unique(split)) else None
+
+
+def keyed_fraction(purpose: str, names: list[str]) -> np.ndarray:
+    """A number in [0, 1) for each name, (N,) float64, that depends on nothing but the name: other files may come or go."""
+    return np.array([mix(purpose, name) for name in names], dtype=np.float64) / 2.0**63

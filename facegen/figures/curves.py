@@ -1,0 +1,107 @@
+"""How a run learned: its loss while training and on held-out images, from `metrics.csv`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from facegen.errors import UserError
+from facegen.images import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TRAINING, HELD_OUT = "train/loss", "val/loss"
+LEVELS = f"{HELD_OUT}_level_"  # begins the columns of the held-out loss at some noise levels
+SMOOTHING = 0.02  # share of the run that a smoothed point looks back on
+WIDE = 4.0  # a loss that falls by more than this is drawn on a logarithmic axis
+
+Points = tuple[np.ndarray, np.ndarray]
+
+
+def loss_curve(run_dir: Path) -> Path:
+    """Draws the losses in RUN_DIR/metrics.csv as RUN_DIR/loss.png and returns its path.
+
+    Raises UserError where nothing has been logged yet.
+    """
+    curves = read_metrics(Path(run_dir, "metrics.csv"))
+    held_out = {name: points for name, points in curves.items() if name == HELD_OUT or name.startswith(LEVELS)}
+    panels = [_training] * (TRAINING in curves) + [_held_out] * bool(held_out)
+    if not panels:
+        raise UserError(f"{run_dir}/metrics.csv has no losses yet: train longer, or set trainer.log_every lower")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.6 * len(panels), 3.8), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    for panel, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True):
+        panel(axes, curves)
+    figure.suptitle(Path(run_dir).resolve().name, fontsize=11)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    path = Path(run_dir, "loss.png")
+    write_whole(path, buffer.getvalue())
+    return path
+
+
+def read_metrics(path: Path) -> dict[str, Points]:
+    """The columns of a metrics file by name, as (steps, values) of the cells that hold a finite number; empty columns are left out."""
+    if not path.exists():
+        raise UserError(f"{path} does not exist: give the directory of a run that has begun to train")
+    found: dict[str, list[tuple[int, float]]] = {}
+    with path.open(newline="") as handle:
+        for row in csv.DictReader(handle):
+            for name, cell in row.items():
+                if name not in (None, "step") and row["step"] and cell and math.isfinite(value := float(cell)):
+                    found.setdefault(name, []).append((int(row["step"]), value))
+    return {name: (np.array([s for s, _ in points]), np.array([v for _, v in points])) for name, points in found.items()}
+
+
+def smooth(values: np.ndarray) -> np.ndarray:
+    """The running mean of `values` (N,) that forgets exponentially, free of bias at its start."""
+    keep = math.exp(-1 / max(1.0, SMOOTHING * len(values)))
+    total, weight, means = 0.0, 0.0, []
+    for value in values:
+        total, weight = keep * total + value, keep * weight + 1
+        means.append(total / weight)
+    return np.array(means)
+
+
+def _training(axes: Axes, curves: dict[str, Points]) -> None:
+    steps, values = curves[TRAINING]
+    means = smooth(values)
+    axes.plot(steps, values, color="C0", alpha=0.25, linewidth=0.8, label="as logged")
+    axes.plot(steps, means, color="C0", linewidth=1.8, label="smoothed")
+    # The first steps of a network tower over the rest of its life; what the mean never reached is cut off.
+    axes.set_ylim(top=float(means.max()) * 1.05)
+    _finish(axes, "training", means)
+
+
+def _held_out(axes: Axes, curves: dict[str, Points]) -> None:
+    names = [name for name in curves if name.startswith(LEVELS)]
+    for i, name in enumerate(names):
+        label = f"noise level {name.removeprefix(LEVELS).replace('_', ' ')}"
+        axes.plot(*curves[name], color=_shade(i / max(1, len(names) - 1)), linewidth=1.1, label=label)
+    if HELD_OUT in curves:
+        axes.plot(*curves[HELD_OUT], color="black", linewidth=1.8, marker=".", label="all levels")
+    _finish(axes, "held-out images", np.concatenate([curves[name][1] for name in [*names, HELD_OUT] if name in curves]))
+
+
+def _shade(share: float) -> tuple[float, float, float, float]:
+    from matplotlib import colormaps
+
+    return colormaps["viridis"](0.1 + 0.75 * share)
+
+
+def _finish(axes: Axes, title: str, values: np.ndarray) -> None:
+    if values.min() > 0 and values.max() > WIDE * values.min():
+        axes.set_yscale("log")
+    axes.set(title=title, xlabel="step", ylabel="loss")
+    axes.grid(alpha=0.25, which="both", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False)

@@ -1,0 +1,144 @@
+"""From seeds to images: the one path by which anything in facegen is drawn."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from facegen.codecs import Codec
+from facegen.diffusion.denoiser import CleanImage, Clipped
+from facegen.diffusion.sampler import Sampler, Watch
+from facegen.errors import UserError
+from facegen.images import to_uint8
+from facegen.seeding import torch_generator
+
+# Values in one channel that a network is given at a time: 16 images of 32 px on a CPU, where more no longer gains speed (and at full
+# width loses a third of it to the cache), 256 of them or 16 of 128 px elsewhere, which fits every graphics card.
+CPU_AREA, DEVICE_AREA = 2**14, 2**18
+
+
+@dataclass(frozen=True)
+class Between:
+    """A seed that lies between two others: all its noise is theirs, spherically interpolated (`weight` 0 is `first`, 1 `second`)."""
+
+    first: int
+    second: int
+    weight: float
+
+
+Seed = int | Between
+Stream = Callable[[], Tensor]
+
+
+def generate(
+    denoiser: CleanImage,
+    codec: Codec,
+    sampler: Sampler,
+    seeds: Sequence[Seed],
+    *,
+    batch_size: int = 64,
+    clip: bool = True,
+    autocast: torch.dtype | None = None,
+    watch: Watch | None = None,
+) -> Iterator[tuple[list[Seed], Tensor]]:
+    """Draws an image for each of `seeds`: yields them some at a time with their images (B,C,H,W), uint8 on the CPU.
+
+    An image depends on the model, the sampler and its own seed, not on the other seeds, their order or `batch_size`: its noise comes
+    from a generator of its own on the CPU, and the network always sees groups of one fixed size, because matrix products of another
+    size round otherwise. It is the same bit for bit on one machine at one number of threads; another kind of device, or number of
+    threads, may round a pixel to its neighbour.
+
+    Args:
+        batch_size: how many are walked together and yielded at a time, rounded up to whole groups.
+        clip: keep every estimate of the clean image within the codec's limit, where it has one.
+        autocast: run the network in this lower precision.
+        watch: sees each step of each batch, as `Sampler` says.
+
+    Raises UserError where the model draws what is no number.
+    """
+    device = _device(denoiser)
+    group = _group(codec.shape, device)
+    walker = _Grouped(Clipped(denoiser, codec.limit) if clip and codec.limit else denoiser, group)
+    precision = torch.autocast(device.type, autocast) if autocast else contextlib.nullcontext()
+    together = math.ceil(batch_size / group) * group
+    for start in range(0, len(seeds), together):
+        chosen = seeds[start : start + together]
+        with torch.no_grad(), _evaluating(denoiser), precision:
+            draw = _draws(chosen, codec.shape, device)
+            x = sampler(walker, draw() * denoiser.schedule.prior_std(), draw, watch)
+            images = _in_groups(codec.decode, _group(codec.image_shape, device), x).float().cpu()
+        if not torch.isfinite(images).all():
+            raise UserError("the model draws NaN: its weights are spoilt; sample an earlier checkpoint with ckpt=FILE")
+        yield list(chosen), to_uint8(images)
+
+
+def _draws(seeds: Sequence[Seed], shape: tuple[int, ...], device: torch.device) -> Stream:
+    """Standard normal noise (B, *shape), new at each call, whose rows depend on their own seeds alone."""
+    streams = [_stream(seed, shape) for seed in seeds]
+    return lambda: torch.stack([stream() for stream in streams]).to(device)
+
+
+def _stream(seed: Seed, shape: tuple[int, ...]) -> Stream:
+    if isinstance(seed, Between):
+        first, second = _stream(seed.first, shape), _stream(seed.second, shape)
+        return lambda: slerp(first(), second(), seed.weight)
+    generator = torch_generator(seed, "sample")
+    return lambda: torch.randn(shape, generator=generator)
+
+
+def slerp(first: Tensor, second: Tensor, weight: float) -> Tensor:
+    """The point at `weight` in [0, 1] of the great circle from `first` to `second`, any shape (Shoemake 1985).
+
+    Noise keeps its length on the way, which a straight line would shorten to 0.7 of it; the ends are exact.
+    """
+    cosine = float((first * second).sum() / (first.norm() * second.norm()))
+    angle = math.acos(max(-1.0, min(1.0, cosine)))
+    if math.sin(angle) == 0:
+        return first
+    share_first, share_second = (math.sin(part * angle) / math.sin(angle) for part in (1 - weight, weight))
+    return share_first * first + share_second * second
+
+
+def _group(shape: tuple[int, ...], device: torch.device) -> int:
+    return max(1, (CPU_AREA if device.type == "cpu" else DEVICE_AREA) // (shape[-2] * shape[-1]))
+
+
+def _in_groups(function: Callable[..., Tensor], size: int, *tensors: Tensor) -> Tensor:
+    """`function` of tensors (B, ...), called with `size` rows at a time, never fewer: the last are repeats that are thrown away."""
+    count = len(tensors[0])
+    padded = [torch.cat([x, x[-1:].expand(-count % size, *x.shape[1:])]) for x in tensors]
+    return torch.cat([function(*rows) for rows in zip(*(x.split(size) for x in padded), strict=True)])[:count]
+
+
+class _Grouped:
+    """A denoiser that is asked for `size` images at a time."""
+
+    def __init__(self, denoiser: CleanImage, size: int) -> None:
+        self.denoiser, self.size, self.schedule = denoiser, size, denoiser.schedule
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+        return _in_groups(self.denoiser, self.size, x_t, t)
+
+
+def _device(denoiser: CleanImage) -> torch.device:
+    """Where the denoiser's weights are; the CPU for one that has none."""
+    weights = denoiser.parameters() if isinstance(denoiser, nn.Module) else iter(())
+    return next((weight.device for weight in weights), torch.device("cpu"))
+
+
+@contextlib.contextmanager
+def _evaluating(denoiser: CleanImage) -> Iterator[None]:
+    """The denoiser in evaluation mode; afterwards each of its modules is again in the mode it was in."""
+    training = [module for module in denoiser.modules() if module.training] if isinstance(denoiser, nn.Module) else []
+    try:
+        for module in training:
+            module.training = False
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,189 @@
+"""Images as numbers in [-1, 1] and as bytes (the only conversion between the two), PNG files that say where they come from, and grids."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+
+from facegen.errors import UserError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from torch import Tensor
+
+SHEET_WIDTH = 1000  # pixels that a grid is enlarged to at most, so that small faces can be seen
+TILING = "tiling"  # the text chunk that says where the tiles of a saved grid lie
+FONT_SIZE, INK, PAPER = 14, 70, 255
+
+
+def to_float(images: Tensor) -> Tensor:
+    """float32 in [-1, 1] for uint8 `images` of any shape; `to_uint8` is its exact inverse."""
+    return images.float().div_(127.5).sub_(1)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """uint8 for float `images` of any shape, rounded to the nearest byte; what lies outside [-1, 1] is clamped."""
+    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().byte()
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Puts `data` in place of the file `path`, never a part of it.
+
+    There is no fsync: tens of thousands of samples would wait for the disk, and a PNG's checksums betray one that a power cut
+    has spoilt. Raises UserError where it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; mend that or choose another out=") from error
+    finally:
+        if temporary.exists():
+            temporary.unlink()
+
+
+def save_png(image: ArrayLike, path: Path, provenance: Mapping[str, str]) -> None:
+    """Writes `image` (C,H,W) uint8, grey or colour, as a PNG with a text chunk for each item of `provenance`."""
+    notes = PngImagePlugin.PngInfo()
+    for key, value in provenance.items():
+        notes.add_text(key, value)
+    buffer = io.BytesIO()
+    to_pil(np.asarray(image)).save(buffer, "PNG", pnginfo=notes)
+    write_whole(path, buffer.getvalue())
+
+
+def read_provenance(path: Path) -> dict[str, str]:
+    """The text chunks of the PNG `path`; raises UserError where the file is damaged anywhere."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            image.verify()
+            return {key: str(value) for key, value in image.info.items() if isinstance(value, str)}
+    except (OSError, SyntaxError) as error:  # Pillow's word for a broken PNG is SyntaxError
+        raise UserError(f"{path} is not a readable PNG: delete it, or choose another folder") from error
+
+
+def read_png(path: Path) -> np.ndarray:
+    """The image (C,H,W) uint8 in the PNG `path`, grey or colour."""
+    with Image.open(path, formats=["PNG"]) as image:
+        pixels = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def to_pil(image: np.ndarray) -> Image.Image:
+    """`image` (C,H,W) uint8, grey or colour, for Pillow."""
+    return Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Where the tiles of a grid lie: `count` images of height x width, each pixel a square of `scale`, `gap` pixels apart."""
+
+    count: int
+    columns: int
+    height: int
+    width: int
+    scale: int
+    gap: int
+    top: int = 0
+    left: int = 0
+
+    @property
+    def rows(self) -> int:
+        return math.ceil(self.count / self.columns)
+
+    def box(self, i: int) -> tuple[slice, slice]:
+        """The rows and columns of pixels that tile `i` covers."""
+        tall, wide = self.height * self.scale, self.width * self.scale
+        y = self.top + i // self.columns * (tall + self.gap)
+        x = self.left + i % self.columns * (wide + self.gap)
+        return slice(y, y + tall), slice(x, x + wide)
+
+    def size(self) -> tuple[int, int]:
+        """Height and width of the whole picture."""
+        down, across = self.box(self.columns * self.rows - 1)
+        return down.stop, across.stop
+
+
+def grid(
+    images: ArrayLike,
+    *,
+    columns: int | None = None,
+    scale: int | None = None,
+    gap: int = 2,
+    row_labels: Sequence[str] = (),
+    column_labels: Sequence[str] = (),
+) -> np.ndarray:
+    """One picture (C,H,W) uint8 of `images` (N,C,H,W) uint8, row by row on white.
+
+    `columns` is by default what makes a square. Each pixel becomes a square of `scale` pixels, by default the largest that keeps
+    the tiles within `SHEET_WIDTH`. Labels stand left of the rows and above the columns.
+    """
+    tiles = np.asarray(images)
+    return _draw(tiles, _plan(tiles, columns, scale, gap, row_labels, column_labels), row_labels, column_labels)
+
+
+def save_grid(
+    images: ArrayLike,
+    path: Path,
+    provenance: Mapping[str, str],
+    *,
+    columns: int | None = None,
+    row_labels: Sequence[str] = (),
+    column_labels: Sequence[str] = (),
+) -> np.ndarray:
+    """Writes `grid` of `images` as a PNG that `split_grid` takes apart again, and returns the picture (C,H,W) uint8."""
+    tiles = np.asarray(images)
+    tiling = _plan(tiles, columns, None, 2, row_labels, column_labels)
+    picture = _draw(tiles, tiling, row_labels, column_labels)
+    save_png(picture, path, {**provenance, TILING: json.dumps(asdict(tiling))})
+    return picture
+
+
+def split_grid(path: Path) -> np.ndarray:
+    """The images (N,C,H,W) uint8 of a grid that `save_grid` wrote, exactly as they were."""
+    note = read_provenance(path).get(TILING)
+    if note is None:
+        raise UserError(f"{path} was not written as a grid of images: give one that facegen has drawn")
+    tiling, picture = Tiling(**json.loads(note)), read_png(path)
+    return np.stack([picture[:, *tiling.box(i)][:, :: tiling.scale, :: tiling.scale] for i in range(tiling.count)])
+
+
+def _plan(
+    tiles: np.ndarray, columns: int | None, scale: int | None, gap: int, row_labels: Sequence[str], column_labels: Sequence[str]
+) -> Tiling:
+    count, _, height, width = tiles.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    scale = scale or max(1, SHEET_WIDTH // (columns * width))
+    font = ImageFont.load_default(FONT_SIZE)
+    left = max((math.ceil(font.getlength(label)) + FONT_SIZE for label in row_labels), default=0)
+    top = 2 * FONT_SIZE if column_labels else 0
+    return Tiling(count, columns, height, width, scale, gap, top, left)
+
+
+def _draw(tiles: np.ndarray, tiling: Tiling, row_labels: Sequence[str], column_labels: Sequence[str]) -> np.ndarray:
+    picture = np.full((tiles.shape[1], *tiling.size()), PAPER, dtype=np.uint8)
+    for i, tile in enumerate(tiles):
+        picture[:, *tiling.box(i)] = tile.repeat(tiling.scale, 1).repeat(tiling.scale, 2)
+    if not row_labels and not column_labels:
+        return picture
+    canvas, font = to_pil(picture), ImageFont.load_default(FONT_SIZE)
+    draw, ink = ImageDraw.Draw(canvas), INK if len(picture) == 1 else (INK,) * 3
+    for row, label in enumerate(row_labels):
+        down, _ = tiling.box(row * tiling.columns)
+        draw.text((tiling.left - FONT_SIZE / 2, (down.start + down.stop) / 2), label, ink, font, anchor="rm")
+    for column, label in enumerate(column_labels):
+        _, across = tiling.box(column)
+        draw.text(((across.start + across.stop) / 2, tiling.top / 2), label, ink, font, anchor="mm")
+    pixels = np.asarray(canvas)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

@@ -1,0 +1,77 @@
+"""The shape rules of the networks, checked without torch: a configuration that cannot be built is refused before heavy imports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import gcd
+
+from facegen.errors import UserError
+
+KEY = "model.network"
+
+
+def feature_map_sizes(resolution: int, widths: Sequence[int], patch: int) -> list[int]:
+    """The side, in pixels, of the feature maps of each stage: after the patches, halved from stage to stage."""
+    return [resolution // patch // 2**stage for stage in range(len(widths))]
+
+
+def check_unet(
+    *, resolution: int, widths: Sequence[int], attention: Sequence[int], head_dim: int, groups: int, patch: int, **others: object
+) -> None:
+    """Checks that the options of `facegen.networks.unet.UNet` fit together; `others` are its options that fit with any.
+
+    Raises:
+        UserError: one line for each problem, naming the key, what is allowed, what came and what to type.
+    """
+    if not widths or min(widths) < 1:
+        raise UserError(f"{KEY}.widths must be one positive integer or more; got {list(widths)}; type {KEY}.widths=[64,128]")
+    problems = [
+        *_indivisible_resolution(resolution, widths, patch),
+        *_unfit_groups(groups, widths),
+        *_unfit_attention(resolution, widths, patch, attention, head_dim),
+    ]
+    if problems:
+        raise UserError(*problems)
+
+
+def _indivisible_resolution(resolution: int, widths: Sequence[int], patch: int) -> Iterator[str]:
+    factor = patch * 2 ** (len(widths) - 1)
+    if resolution % factor:
+        below = resolution // factor * factor
+        allowed = " or ".join(f"data.resolution={size}" for size in (below, below + factor) if size)
+        yield (
+            f"data.resolution must be divisible by {factor}: {KEY}.patch={patch}, then a halving after each but the last of the "
+            f"{len(widths)} {KEY}.widths={list(widths)}; got {resolution}; type {allowed}, or fewer widths"
+        )
+
+
+def _unfit_groups(groups: int, widths: Sequence[int]) -> Iterator[str]:
+    common = gcd(*widths)
+    if common % groups:
+        yield (
+            f"{KEY}.groups must divide each of {KEY}.widths={list(widths)}; got {groups}; "
+            f"type {KEY}.groups={_nearest_divisor(common, groups)}"
+        )
+
+
+def _unfit_attention(resolution: int, widths: Sequence[int], patch: int, attention: Sequence[int], head_dim: int) -> Iterator[str]:
+    if not attention:
+        return
+    sizes = feature_map_sizes(resolution, widths, patch)
+    if unknown := [size for size in attention if size not in sizes]:
+        closest = min(sizes, key=lambda size: abs(size - unknown[0]))
+        yield (
+            f"{KEY}.attention must name feature-map sizes, which are {', '.join(map(str, sizes))} at data.resolution={resolution} and "
+            f"{KEY}.patch={patch}; got {', '.join(map(str, unknown))}; type {KEY}.attention=[{closest}]"
+        )
+    attended = [width for width, size in zip(widths, sizes, strict=True) if size in attention] + [widths[-1]]
+    common = gcd(*attended)
+    if common % head_dim:
+        yield (
+            f"{KEY}.head_dim must divide the widths with attention, {', '.join(map(str, dict.fromkeys(attended)))}; got {head_dim}; "
+            f"type {KEY}.head_dim={_nearest_divisor(common, head_dim)}"
+        )
+
+
+def _nearest_divisor(number: int, wanted: int) -> int:
+    return min((d for d in range(1, number + 1) if number % d == 0), key=lambda d: abs(d - wanted))

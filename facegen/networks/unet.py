@@ -1,0 +1,106 @@
+"""The UNet of the diffusion models: diffusers' `UNet2DModel` behind patches, with a choice of blocks."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+
+from facegen.networks.checks import check_unet, feature_map_sizes
+from facegen.types import NonNegativeInt, PositiveInt, ProperFraction
+
+
+class UNet(nn.Module):
+    """A UNet with residual blocks and self-attention (Ho et al. 2020), by adapter over diffusers' `UNet2DModel`.
+
+    The last convolution starts at zero (Ho et al. 2020, Karras et al. 2022), so a fresh network answers 0 whatever it is asked.
+
+    Args:
+        resolution: side of the square image, in pixels; divisible by patch * 2 ** (len(widths) - 1).
+        channels: channels of the input, and of the output unless `out_channels` is given.
+        widths: channels of each stage; the feature maps are halved from stage to stage.
+        attention: feature-map sizes, in pixels after the patches, of the stages whose blocks are followed by self-attention. With any,
+            the middle of the network attends too; [] is a network without attention.
+        layers: blocks of a stage on the way down; one more on the way up.
+        block: ResNet blocks (Ho et al. 2020) or ConvNeXt blocks (Liu et al. 2022).
+        patch: side of the squares of pixels that are folded into channels before the network and unfolded after it.
+        head_dim: channels of one attention head; divides the widths with attention.
+        groups: groups of the group normalisation; divides every width.
+        dropout: probability of a zero inside each block, in training.
+        condition_size: length of the condition vector, whose linear map is added to the time embedding; 0: no condition.
+        gradient_checkpointing: computes the blocks again in the backward pass instead of keeping their activations.
+        channels_last: keeps weights and activations with the channels innermost in memory.
+
+    Raises:
+        UserError: the sizes do not fit together; one line for each problem (`facegen.networks.checks`).
+    """
+
+    def __init__(
+        self,
+        *,
+        resolution: PositiveInt,
+        channels: PositiveInt,
+        widths: list[int],
+        attention: list[int],
+        layers: PositiveInt = 2,
+        block: Literal["resnet", "convnext"] = "resnet",
+        patch: PositiveInt = 1,
+        head_dim: PositiveInt = 64,
+        groups: PositiveInt = 32,
+        dropout: ProperFraction = 0.0,
+        out_channels: PositiveInt | None = None,
+        condition_size: NonNegativeInt = 0,
+        gradient_checkpointing: bool = False,
+        channels_last: bool = False,
+    ) -> None:
+        check_unet(resolution=resolution, widths=widths, attention=attention, head_dim=head_dim, groups=groups, patch=patch)
+        from diffusers.models.unets.unet_2d import UNet2DModel  # seconds of import, needed only once a network is built
+
+        super().__init__()
+        attends = [size in attention for size in feature_map_sizes(resolution, widths, patch)]
+        self.patch = patch
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.unet = UNet2DModel(
+            sample_size=resolution // patch,
+            in_channels=channels * patch**2,
+            out_channels=(out_channels or channels) * patch**2,
+            block_out_channels=tuple(widths),
+            layers_per_block=layers,
+            down_block_types=tuple("AttnDownBlock2D" if here else "DownBlock2D" for here in attends),
+            up_block_types=tuple("AttnUpBlock2D" if here else "UpBlock2D" for here in reversed(attends)),
+            add_attention=bool(attention),
+            attention_head_dim=head_dim,
+            norm_num_groups=groups,
+            dropout=dropout,
+            class_embed_type="identity" if condition_size else None,
+        )
+        self.condition = nn.Linear(condition_size, 4 * widths[0]) if condition_size else None
+        self._furnish(block, dropout, gradient_checkpointing)
+        self.to(memory_format=self.memory_format)
+
+    def _furnish(self, block: str, dropout: float, gradient_checkpointing: bool) -> None:
+        """Puts in what UNet2DModel has no argument for."""
+        from facegen.networks.attention import SelfAttention
+        from facegen.networks.convnext import replace_resnet_blocks
+
+        if block == "convnext":
+            replace_resnet_blocks(self.unet, dropout)
+        if gradient_checkpointing:
+            self.unet.enable_gradient_checkpointing()
+        for module in self.unet.modules():
+            if hasattr(module, "set_processor"):
+                module.set_processor(SelfAttention())
+        nn.init.zeros_(self.unet.conv_out.weight)
+        nn.init.zeros_(self.unet.conv_out.bias)
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """The prediction (B, out_channels, H, W) for `x` (B, channels, H, W) at the times `t` (B,).
+
+        The times are float32 of any sign in the schedule's embedding units, and stay float32 up to the embedding's sines also under
+        autocast. `condition` is (B, condition_size), required by a network that has a condition and ignored by one that has none.
+        """
+        patches = pixel_unshuffle(x, self.patch).contiguous(memory_format=self.memory_format)
+        shift = None if self.condition is None else self.condition(condition)
+        return pixel_shuffle(self.unet(patches, t, class_labels=shift, return_dict=False)[0], self.patch)

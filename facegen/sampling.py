@@ -1,0 +1,265 @@
+"""The job behind sample.py: images of a trained model as files that say where they come from, and figures of how it draws."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+
+from facegen import images
+from facegen.codecs import Codec
+from facegen.diffusion.denoiser import Denoiser
+from facegen.diffusion.sampler import Sampler, Stepwise
+from facegen.errors import UserError
+from facegen.figures.compare import COLUMNS, previews, save_rows
+from facegen.figures.denoise import Film, evenly, save_animation, save_strip
+from facegen.generate import Between, Seed, generate
+from facegen.seeding import mix
+
+ON_SHEET, ON_FILM = 64, 16  # images that a sheet and an animation show at most
+STAGES, PAIRS, BETWEEN = 12, 6, 9  # rows of stages, rows and columns of an interpolation, at most
+
+
+class Loaded(Protocol):
+    """A trained model ready to draw; `checkpoints` are those of its run, oldest first, and `reload` is the same model at one of them."""
+
+    path: Path
+    denoiser: Denoiser
+    codec: Codec
+    provenance: dict[str, str]
+
+    @property
+    def run_dir(self) -> Path | None: ...
+
+    @property
+    def checkpoints(self) -> list[Path]: ...
+
+    def reload(self, path: Path) -> Loaded: ...
+
+
+@dataclass
+class SampleResult:
+    """Where the pictures are: the folder, the figures in it, and how many single images were drawn now (the rest was there)."""
+
+    out: Path
+    figures: list[Path]
+    drawn: int = 0
+
+
+def sample_job(
+    loaded: Loaded,
+    sampler: Sampler,
+    *,
+    n: int = 64,
+    seed: int = 0,
+    out: str | Path | None = None,
+    batch_size: int = 64,
+    figure: Literal["sheet", "denoise", "stages", "interpolate"] = "sheet",
+    device: str | None = None,
+) -> SampleResult:
+    """Draws the images of seeds `seed` .. `seed + n - 1` into `out`, or a figure of them.
+
+    Args:
+        n: how many; a figure shows as many of them as it has room for.
+        out: by default a folder of the run, named after the checkpoint and the sampler.
+        figure: `sheet` writes every image as a file of its own, named by its seed, and the first 64 as sheet.png; what is there already
+            is not drawn again. `denoise` writes the walk from noise to face as denoise.png and denoise.webp, `stages` the same seeds at
+            every kept preview or checkpoint of the run, `interpolate` the images between seeds.
+        device: where to draw; None is the graphics card where there is one.
+
+    Raises UserError where `out` cannot be written or holds images that were drawn otherwise.
+    """
+    studio = Studio(loaded, sampler, batch_size, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    folder = Path(out) if out else default_out(loaded, sampler, studio.facts)
+    _prepare(folder, n * max(4096, int(np.prod(loaded.codec.image_shape))) if figure == "sheet" else 0)
+    result = FIGURES[figure](studio, range(seed, seed + n), folder)
+    for path in result.figures:
+        print(path)
+    return result
+
+
+class Studio:
+    """A loaded model with the sampler it draws by, and `facts`, the provenance that every picture of theirs shares."""
+
+    def __init__(self, loaded: Loaded, sampler: Sampler, batch_size: int, device: str) -> None:
+        self.loaded, self.sampler, self.batch_size, self.device = loaded, sampler, batch_size, device
+        self.facts = {
+            **loaded.provenance,
+            "sha256": _sha256(loaded.path),
+            "schedule": type(loaded.denoiser.schedule).__name__,
+            "prediction": type(loaded.denoiser.prediction).__name__,
+            "sampler": describe(sampler),
+            "torch": torch.__version__,
+            "device": device,
+        }
+
+    def batches(self, seeds: Sequence[Seed], title: str, watch: Any = None, kept: int = 0) -> Iterator[tuple[list[Seed], np.ndarray]]:
+        """The images (B,C,H,W) uint8 of `seeds`, some at a time, behind a progress bar that counts the `kept` ones as done."""
+        denoiser, steps = self.loaded.denoiser.to(self.device), self.sampler.steps
+        with _progress(title, kept, kept + len(seeds)) as advance:
+
+            def each_step(i: int, x_t: torch.Tensor, x_0: torch.Tensor) -> None:
+                advance(len(x_t) / steps)
+                if watch is not None:
+                    watch(i, x_t, x_0)
+
+            options = {"batch_size": self.batch_size, "watch": each_step}
+            for chosen, drawn in generate(denoiser, self.loaded.codec, self.sampler, seeds, **options):
+                yield chosen, drawn.numpy()
+
+    def draw(self, seeds: Sequence[Seed], title: str, watch: Any = None) -> np.ndarray:
+        """The images (N,C,H,W) uint8 of `seeds`, all at once."""
+        return np.concatenate([drawn for _, drawn in self.batches(seeds, title, watch)])
+
+    def at(self, checkpoint: Path) -> Studio:
+        """The same at another checkpoint of the run."""
+        return Studio(self.loaded.reload(checkpoint), self.sampler, self.batch_size, self.device)
+
+
+def describe(sampler: Sampler) -> str:
+    """The sampler with all its options, such as `DDIM(steps=50, eta=0.0)`."""
+    options = (f"{key}={getattr(value, '__name__', value)}" for key, value in sorted(vars(sampler).items()))
+    return f"{type(sampler).__name__}({', '.join(options)})"
+
+
+def default_out(loaded: Loaded, sampler: Sampler, facts: dict[str, str]) -> Path:
+    """RUN/samples/CHECKPOINT-SAMPLER-STEPS-DIGEST, with the samples that were drawn just so and no others."""
+    digest = f"{mix(*sorted(map(str, facts.items()))) & 0xFFFF:04x}"
+    name = f"{loaded.path.stem}-{type(sampler).__name__.lower()}-{sampler.steps}-{digest}"
+    return (loaded.run_dir or loaded.path.parent) / "samples" / name
+
+
+def _prepare(folder: Path, size: int) -> None:
+    """Refuse a folder that cannot be written, or has no room for `size` bytes, before anything is drawn."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out={folder} cannot be written ({error.strerror}): choose another with out=") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"out={folder} is read-only: choose another with out=")
+    if (free := shutil.disk_usage(folder).free) < size:
+        raise UserError(f"disk nearly full: out={folder} has {free / 1e6:.0f} MB free of {size / 1e6:.0f} MB; free some or set out=")
+
+
+def _sheet(studio: Studio, seeds: range, out: Path) -> SampleResult:
+    kept = _kept(out, studio.facts)
+    missing = [seed for seed in seeds if seed not in kept]
+    for chosen, drawn in studio.batches(missing, "images", kept=len(seeds) - len(missing)):
+        for seed, image in zip(chosen, drawn, strict=True):
+            images.save_png(image, _file(out, seed), {**studio.facts, "seed": str(seed)})
+    shown = seeds[:ON_SHEET]
+    images.save_grid([images.read_png(_file(out, seed)) for seed in shown], out / "sheet.png", _about(studio, shown))
+    return SampleResult(out, [out / "sheet.png"], len(missing))
+
+
+def _file(out: Path, seed: int) -> Path:
+    return out / f"{seed:06d}.png"
+
+
+def _kept(out: Path, facts: dict[str, str]) -> set[int]:
+    """The seeds whose images are in `out` undamaged; raises UserError where one of them was drawn otherwise."""
+    seeds = set()
+    for path in out.glob("[0-9]*.png"):
+        try:
+            there = images.read_provenance(path)
+        except UserError:  # spoilt by a power cut or a full disk: drawn again
+            continue
+        for key, value in facts.items():
+            if there.get(key) != value:
+                was = f"{key}: {there.get(key, 'not told')} there, {value} now"
+                raise UserError(f"out={out} holds images that were drawn otherwise ({path.name}, {was}): choose another with out=")
+        seeds.add(int(path.stem))
+    return seeds
+
+
+def _denoise(studio: Studio, seeds: range, out: Path) -> SampleResult:
+    seeds, codec = seeds[:ON_FILM], studio.loaded.codec
+    film = Film(codec, studio.sampler.steps)
+    faces = studio.draw(seeds, "denoise", film)
+    strip, animation = out / "denoise.png", out / "denoise.webp"
+    heads = _noise_shares(studio, film.columns)
+    save_strip(film, faces, strip, _about(studio, seeds), [f"seed {seed}" for seed in seeds], heads)
+    save_animation(film, faces, animation)
+    return SampleResult(out, [strip, animation])
+
+
+def _noise_shares(studio: Studio, steps: Sequence[int]) -> list[str]:
+    """How much of the image is noise at each of `steps`, sigma / (alpha + sigma); a foreign scheduler's steps are only numbered."""
+    if not isinstance(studio.sampler, Stepwise):
+        return [f"step {i + 1}" for i in steps]
+    schedule = studio.loaded.denoiser.schedule
+    times = studio.sampler.times(schedule)[list(steps)]
+    alpha, sigma = schedule.alpha(times), schedule.sigma(times)
+    return [f"noise {share:.0%}" for share in (sigma / (alpha + sigma)).tolist()]
+
+
+def _stages(studio: Studio, seeds: range, out: Path) -> SampleResult:
+    """From the previews where they show these seeds and are more than the checkpoints, which cost time to draw from."""
+    seeds = seeds[:COLUMNS]
+    run_dir, checkpoints = studio.loaded.run_dir, studio.loaded.checkpoints
+    seen = [(step, path) for step, path in previews(run_dir).items() if _shows(path, seeds)] if run_dir else []
+    if len(seen) >= len(checkpoints):
+        rows = [(f"step {step:,}", images.split_grid(path)[: len(seeds)]) for step, path in seen]
+    else:
+        stages = (studio.at(checkpoint) for checkpoint in checkpoints)
+        rows = [(label, stage.draw(seeds, label)) for stage in stages for label in [f"step {int(stage.facts['step']):,}"]]
+    path = save_rows([rows[i] for i in evenly(len(rows), STAGES)], out / "stages.png", _about(studio, seeds))
+    return SampleResult(out, [path])
+
+
+def _shows(preview: Path, seeds: range) -> bool:
+    first, _, last = images.read_provenance(preview).get("seeds", "").partition("..")
+    return first == str(seeds[0]) and int(last) >= seeds[-1]
+
+
+def _interpolate(studio: Studio, seeds: range, out: Path) -> SampleResult:
+    if len(seeds) < 2:
+        raise UserError(f"n must be at least 2 for figure=interpolate, which draws between pairs of seeds; got {len(seeds)}; type n=2")
+    pairs, weights = list(zip(seeds[::2], seeds[1::2], strict=False))[:PAIRS], np.linspace(0, 1, BETWEEN).tolist()
+    drawn = studio.draw([Between(*pair, weight) for pair in pairs for weight in weights], "interpolate")
+    labels = {"row_labels": [f"seeds {a}, {b}" for a, b in pairs], "column_labels": [f"{weight:g}" for weight in weights]}
+    images.save_grid(drawn, out / "interpolate.png", _about(studio, seeds[: 2 * len(pairs)]), columns=BETWEEN, **labels)
+    return SampleResult(out, [out / "interpolate.png"])
+
+
+def _about(studio: Studio, seeds: range) -> dict[str, str]:
+    return {**studio.facts, "seeds": f"{seeds[0]}..{seeds[-1]}"}
+
+
+FIGURES: dict[str, Callable[[Studio, range, Path], SampleResult]] = {
+    "sheet": _sheet,
+    "denoise": _denoise,
+    "stages": _stages,
+    "interpolate": _interpolate,
+}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _progress(title: str, done: float, total: float) -> Iterator[Callable[[float], None]]:
+    """A bar on stderr with images per second and the time left; yields what moves it on."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    count, speed = "{task.completed:.0f} of {task.total:.0f}", "{task.fields[rate]}"
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn(count), TextColumn(speed), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(title, completed=done, total=total, rate="")
+
+        def advance(by: float) -> None:
+            rate = progress.tasks[task].speed
+            progress.update(task, advance=by, rate=f"{rate:.3g} images/s" if rate else "")
+
+        yield advance
