@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ PATHS = ("ckpt", "out", "run_dir", "data.root", "data.cache_dir")  # values that
 
 
 def spelled_for_hydra(argument: str, sweep: bool) -> str:
-    """`argument` as Hydra wants it: options that a YAML file leaves to their default may be set like any other, and paths need no quotes."""
+    """`argument` as Hydra wants it: options left to their default may be set like any other, and paths need no quotes."""
     key, equals, value = argument.partition("=")
     if not equals or key.startswith(("-", "+", "~", "hydra")):
         return argument
@@ -27,25 +29,36 @@ def spelled_for_hydra(argument: str, sweep: bool) -> str:
 
 
 def entry(task: Callable[[Any], Any], name: str) -> None:
-    """Runs `task` with the configuration `conf/NAME.yaml` and the command line; an error of the user's is a line on stderr and exit code 2."""
+    """Runs `task` with the configuration `conf/NAME.yaml` and the command line.
+
+    An error of the user's is a line on stderr and exit code 2, with a traceback only where FACEGEN_DEBUG=1.
+    """
     sweep = any(a in ("-m", "--multirun") for a in sys.argv[1:])
     sys.argv[1:] = [spelled_for_hydra(a, sweep) for a in sys.argv[1:]]
-    debug = os.environ.get("FACEGEN_DEBUG") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as exceptions
     import hydra
+
+    @functools.wraps(task)
+    def guarded(cfg: Any) -> Any:
+        with in_plain_words(name):  # before Hydra sees the error, to which it would add lines of its own
+            return task(cfg)
+
+    with in_plain_words(name):
+        hydra.main(config_path=str(CONF), config_name=name, version_base="1.3")(guarded)()
+
+
+@contextmanager
+def in_plain_words(name: str) -> Iterator[None]:
+    """Turns errors that the user can mend into lines on stderr and SystemExit(2)."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        hydra.main(config_path=str(CONF), config_name=name, version_base="1.3")(task)()
-    except UserError as error:
-        if debug:
+        yield
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        if os.environ.get("FACEGEN_DEBUG") == "1":
             raise
-        raise SystemExit(fail(*error.lines)) from None
-    except (HydraException, OmegaConfBaseException) as error:
-        if debug:
-            raise
-        raise SystemExit(fail(in_plain_words(error))) from None
+        raise SystemExit(fail(*lines_of(error, name))) from None
 
 
 def fail(*lines: str) -> int:
@@ -55,28 +68,29 @@ def fail(*lines: str) -> int:
     return 2
 
 
-def in_plain_words(error: Exception) -> str:
-    """One line for an error of Hydra's composition, with the nearest name that exists."""
+def lines_of(error: Exception, name: str) -> tuple[str, ...]:
+    """What to say of `error`: one line each, with the nearest name that exists where a name does not."""
     cause: BaseException = error
-    while cause.__cause__ is not None and type(error).__name__ == "InstantiationException":
+    while cause.__cause__ is not None and type(cause).__name__ == "InstantiationException":
         cause = cause.__cause__
+    if isinstance(cause, UserError):
+        return cause.lines
     text = str(cause)
-    if found := re.search(r"Could not find '(\w+)/([^']+)'", text):
+    if found := re.search(r"Could not find '([\w/]+)/([^'/]+)'", text):
         group, option = found.groups()
         options = sorted(p.stem for p in (CONF / group).glob("*.yaml"))
-        return f"{group}={option} does not exist{nearest(option, options)}; allowed: {', '.join(options)}"
+        return (f"{group}={option} does not exist{nearest(option, options)}; allowed: {', '.join(options)}",)
     if found := re.search(r"Could not override '([^']+)'", text):
-        key = found.group(1)
-        return f"{key} is not a setting{nearest(key, top_level())}; allowed: {', '.join(top_level())}"
-    if found := re.search(r"Missing mandatory value: (\S+)", text):
-        return f"{found.group(1)} is required; type {found.group(1)}=..."
-    if "mismatched input" in text or "extraneous input" in text or "token recognition" in text:
-        return f"the command line cannot be read: {text.splitlines()[0]}; quote values that hold special characters: 'key=\"value\"'"
-    return text.splitlines()[0]
+        key, known = found.group(1), settings(name)
+        return (f"{key} is not a setting of {name}.py{nearest(key, known)}; allowed: {', '.join(known)}",)
+    if found := re.search(r"[Mm]issing mandatory value: (\S+)", text):
+        return (f"{found.group(1)} is required; type {found.group(1)}=...",)
+    if re.search("mismatched input|extraneous input|token recognition|no viable alternative", text):
+        return (f"the command line cannot be read: {text.splitlines()[0]}; quote a value that holds special characters: 'key=\"value\"'",)
+    return (text.splitlines()[0],)
 
 
-def top_level() -> list[str]:
-    """The names that may stand before `=` on a command line without a dot: groups and top-level keys."""
-    groups = [p.name for p in CONF.iterdir() if p.is_dir()]
-    keys = re.findall(r"^(\w+):", "\n".join(p.read_text() for p in CONF.glob("*.yaml")), flags=re.MULTILINE)
-    return sorted({*groups, *keys} - {"defaults", "hydra"})
+def settings(name: str) -> list[str]:
+    """What may stand before `=` on the command line of NAME.py without a dot: its groups and top-level keys."""
+    text = (CONF / f"{name}.yaml").read_text()
+    return sorted({*re.findall(r"^(?:  - (?:optional )?)?([a-z]\w*):", text, flags=re.MULTILINE)} - {"defaults", "hydra"})

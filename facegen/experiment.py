@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -42,8 +42,7 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
 
     Raises UserError with one line for each problem.
     """
-    config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    assert isinstance(config, dict)
+    config = _plain(cfg)
     problems = [line for group in GROUPS for line in schema.check_value(config, group, Any, group)]
     seed = schema.check_value(config, "seed", schema.types.NonNegativeInt, "seed")
     problems += [*seed, *(_beyond_the_schedule(config) if not problems else ()), *(_network_problems(config) if not problems else ())]
@@ -51,6 +50,10 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
         raise UserError(*dict.fromkeys(problems))
     config["run_dir"] = config["run_dir"] or _default_run_dir()
     return config
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
 
 
 def _beyond_the_schedule(config: dict[str, Any]) -> Iterator[str]:
@@ -106,18 +109,24 @@ def load(ckpt: str, ema: str | None = None) -> Loaded:
 
 def sample(cfg: DictConfig) -> SampleResult:
     """Draws the images that `cfg` (conf/sample.yaml) asks for."""
-    config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    assert isinstance(config, dict)
-    problems = [line for key, wanted in SAMPLE.items() for line in schema.check_value(config, key, wanted, key)]
+    config = _plain(cfg)
+    options = {
+        name: wanted
+        for name, (wanted, _) in schema.signature("facegen.sampling.sample_job").items()
+        if name in config and name != "sampler"
+    }
+    wanted = {**options, "ckpt": str, "ema": str | None}
+    config["ema"] = None if config["ema"] is None else str(config["ema"])  # a half-life is read as a number
+    problems = [line for key, kind in wanted.items() for line in schema.check_value(config, key, kind, key)]
     if problems:
         raise UserError(*problems)
     from facegen.loading import sampler_of
-    from facegen.sampling import sample_job
 
     loaded = load(config["ckpt"], config["ema"])
-    sampler = build(sampler_of(loaded, config["sampler"]))
-    request = {key: config[key] for key in ("n", "seed", "out", "batch_size", "figure")}
-    return sample_job(loaded, sampler, **request)
+    sampler = build(sampler_of(loaded, config.get("sampler")))
+    from facegen.sampling import sample_job
+
+    return sample_job(loaded, sampler, **{key: config[key] for key in options})
 
 
 def build(node: dict[str, Any], **given: Any) -> Any:

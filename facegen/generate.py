@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,7 @@ class Between:
 
 
 Seed = int | Between
+AnySeed = TypeVar("AnySeed", bound=Seed)
 Stream = Callable[[], Tensor]
 
 
@@ -39,13 +41,13 @@ def generate(
     denoiser: CleanImage,
     codec: Codec,
     sampler: Sampler,
-    seeds: Sequence[Seed],
+    seeds: Sequence[AnySeed],
     *,
     batch_size: int = 64,
     clip: bool = True,
     autocast: torch.dtype | None = None,
     watch: Watch | None = None,
-) -> Iterator[tuple[list[Seed], Tensor]]:
+) -> Iterator[tuple[list[AnySeed], Tensor]]:
     """Draws an image for each of `seeds`: yields them some at a time with their images (B,C,H,W), uint8 on the CPU.
 
     An image depends on the model, the sampler and its own seed, not on the other seeds, their order or `batch_size`: its noise comes

@@ -68,7 +68,7 @@ def read_provenance(path: Path) -> dict[str, str]:
     try:
         with Image.open(path, formats=["PNG"]) as image:
             image.verify()
-            return {key: str(value) for key, value in image.info.items() if isinstance(value, str)}
+            return {str(key): str(value) for key, value in image.info.items() if isinstance(value, str)}
     except (OSError, SyntaxError) as error:  # Pillow's word for a broken PNG is SyntaxError
         raise UserError(f"{path} is not a readable PNG: delete it, or choose another folder") from error
 

@@ -45,14 +45,12 @@ class DiffusersSampler(Sampler):
         super().__init__(steps)
         self.scheduler = _scheduler_class(scheduler)
         given, known = dict(options or {}), _parameters(self.scheduler.__init__) - GIVEN - {"self"}
-        known_by_step = _parameters(self.scheduler.step) - STEP - {"generator", "return_dict", "variance_noise"}
-        for key in given.keys() - known - known_by_step:
-            allowed = ", ".join(sorted(known | known_by_step))
-            raise UserError(
-                f"sampler.options.{key} is not an option of {scheduler}{nearest(key, known | known_by_step)}; it has: {allowed}"
-            )
+        of_step = _parameters(self.scheduler.step) - STEP - {"generator", "return_dict", "variance_noise"} - known
+        for key in given.keys() - known - of_step:
+            wanted = f"{nearest(key, known | of_step)}; it has: {', '.join(sorted(known | of_step))}"
+            raise UserError(f"sampler.options.{key} is not an option of {scheduler}{wanted}")
         self.options = {key: value for key, value in (CONVENTIONS | given).items() if key in known}
-        self.step_options = {key: value for key, value in given.items() if key in known_by_step - known}
+        self.step_options = {key: value for key, value in given.items() if key in of_step}
         self._over(Linear(max(1000, steps)))  # what cannot work is said now, before a model is loaded or trained
 
     def _over(self, schedule: Discrete) -> Any:
@@ -66,12 +64,9 @@ class DiffusersSampler(Sampler):
             reason = " ".join(str(error).split())
             raise UserError(f"sampler.options or sampler.steps={self.steps} do not suit {name}, which says: {reason}") from error
         alpha_bar = schedule.alpha(torch.arange(len(betas), dtype=torch.float64)) ** 2
-        if not torch.allclose(scheduler.alphas_cumprod.double(), alpha_bar, rtol=1e-3) or getattr(
-            scheduler.config, "use_flow_sigmas", False
-        ):
-            raise UserError(
-                f"{name} with sampler.options={self.options} changes the schedule that the model was trained on; {ALTERNATIVES}"
-            )
+        kept = torch.allclose(scheduler.alphas_cumprod.double(), alpha_bar, rtol=1e-3)
+        if not kept or getattr(scheduler.config, "use_flow_sigmas", False):
+            raise UserError(f"{name} with sampler.options={self.options} leaves the schedule that the model knows; {ALTERNATIVES}")
         if scheduler.timesteps[0] < scheduler.timesteps[-1]:
             raise UserError(f"sampler.scheduler={name} walks from image to noise; {ALTERNATIVES}")
         if hasattr(scheduler, "set_begin_index"):
@@ -139,9 +134,9 @@ def _scheduler_class(name: str) -> Any:
     names = [other for other in dir(diffusers.schedulers) if other.endswith("Scheduler")]
     if name not in names:
         raise UserError(f"sampler.scheduler must be a scheduler class of diffusers; got {name}{nearest(name, names)}; {ALTERNATIVES}")
-    found = getattr(diffusers.schedulers, name)
-    if not issubclass(found, diffusers.SchedulerMixin):
-        raise UserError(f"sampler.scheduler={name} is deprecated, or needs a package that is not installed; {ALTERNATIVES}")
+    found = getattr(diffusers.schedulers, name, None)
+    if not inspect.isclass(found) or not issubclass(found, diffusers.SchedulerMixin):
+        raise UserError(f"sampler.scheduler={name} needs a package or a version of diffusers that is not installed; {ALTERNATIVES}")
     options = _parameters(found.__init__)
     by_betas = {"trained_betas", "prediction_type"} <= options and "noise_sampler_seed" not in options
     if not by_betas or {p.name for p in inspect.signature(found.step).parameters.values() if p.default is p.empty} != STEP:

@@ -2,47 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
 
 from facegen import images
-from facegen.codecs import Codec
-from facegen.diffusion.denoiser import Denoiser
 from facegen.diffusion.sampler import Sampler, Stepwise
 from facegen.errors import UserError
 from facegen.figures.compare import COLUMNS, previews, save_rows
 from facegen.figures.denoise import Film, evenly, save_animation, save_strip
-from facegen.generate import Between, Seed, generate
+from facegen.generate import Between
 from facegen.seeding import mix
+from facegen.studio import Loaded, Studio
 
 ON_SHEET, ON_FILM = 64, 16  # images that a sheet and an animation show at most
 STAGES, PAIRS, BETWEEN = 12, 6, 9  # rows of stages, rows and columns of an interpolation, at most
-
-
-class Loaded(Protocol):
-    """A trained model ready to draw; `checkpoints` are those of its run, oldest first, and `reload` is the same model at one of them."""
-
-    path: Path
-    denoiser: Denoiser
-    codec: Codec
-    provenance: dict[str, str]
-
-    @property
-    def run_dir(self) -> Path | None: ...
-
-    @property
-    def checkpoints(self) -> list[Path]: ...
-
-    def reload(self, path: Path) -> Loaded: ...
 
 
 @dataclass
@@ -86,50 +66,6 @@ def sample_job(
     return result
 
 
-class Studio:
-    """A loaded model with the sampler it draws by, and `facts`, the provenance that every picture of theirs shares."""
-
-    def __init__(self, loaded: Loaded, sampler: Sampler, batch_size: int, device: str) -> None:
-        self.loaded, self.sampler, self.batch_size, self.device = loaded, sampler, batch_size, device
-        self.facts = {
-            **loaded.provenance,
-            "sha256": _sha256(loaded.path),
-            "schedule": type(loaded.denoiser.schedule).__name__,
-            "prediction": type(loaded.denoiser.prediction).__name__,
-            "sampler": describe(sampler),
-            "torch": torch.__version__,
-            "device": device,
-        }
-
-    def batches(self, seeds: Sequence[Seed], title: str, watch: Any = None, kept: int = 0) -> Iterator[tuple[list[Seed], np.ndarray]]:
-        """The images (B,C,H,W) uint8 of `seeds`, some at a time, behind a progress bar that counts the `kept` ones as done."""
-        denoiser, steps = self.loaded.denoiser.to(self.device), self.sampler.steps
-        with _progress(title, kept, kept + len(seeds)) as advance:
-
-            def each_step(i: int, x_t: torch.Tensor, x_0: torch.Tensor) -> None:
-                advance(len(x_t) / steps)
-                if watch is not None:
-                    watch(i, x_t, x_0)
-
-            options = {"batch_size": self.batch_size, "watch": each_step}
-            for chosen, drawn in generate(denoiser, self.loaded.codec, self.sampler, seeds, **options):
-                yield chosen, drawn.numpy()
-
-    def draw(self, seeds: Sequence[Seed], title: str, watch: Any = None) -> np.ndarray:
-        """The images (N,C,H,W) uint8 of `seeds`, all at once."""
-        return np.concatenate([drawn for _, drawn in self.batches(seeds, title, watch)])
-
-    def at(self, checkpoint: Path) -> Studio:
-        """The same at another checkpoint of the run."""
-        return Studio(self.loaded.reload(checkpoint), self.sampler, self.batch_size, self.device)
-
-
-def describe(sampler: Sampler) -> str:
-    """The sampler with all its options, such as `DDIM(steps=50, eta=0.0)`."""
-    options = (f"{key}={getattr(value, '__name__', value)}" for key, value in sorted(vars(sampler).items()))
-    return f"{type(sampler).__name__}({', '.join(options)})"
-
-
 def default_out(loaded: Loaded, sampler: Sampler, facts: dict[str, str]) -> Path:
     """RUN/samples/CHECKPOINT-SAMPLER-STEPS-DIGEST, with the samples that were drawn just so and no others."""
     digest = f"{mix(*sorted(map(str, facts.items()))) & 0xFFFF:04x}"
@@ -167,7 +103,9 @@ def _file(out: Path, seed: int) -> Path:
 def _kept(out: Path, facts: dict[str, str]) -> set[int]:
     """The seeds whose images are in `out` undamaged; raises UserError where one of them was drawn otherwise."""
     seeds = set()
-    for path in out.glob("[0-9]*.png"):
+    for path in out.glob("*.png"):
+        if not path.stem.isdecimal():
+            continue
         try:
             there = images.read_provenance(path)
         except UserError:  # spoilt by a power cut or a full disk: drawn again
@@ -207,11 +145,12 @@ def _stages(studio: Studio, seeds: range, out: Path) -> SampleResult:
     run_dir, checkpoints = studio.loaded.run_dir, studio.loaded.checkpoints
     seen = [(step, path) for step, path in previews(run_dir).items() if _shows(path, seeds)] if run_dir else []
     if len(seen) >= len(checkpoints):
-        rows = [(f"step {step:,}", images.split_grid(path)[: len(seeds)]) for step, path in seen]
+        rows = [(step, images.split_grid(path)[: len(seeds)]) for step, path in seen]
     else:
-        stages = (studio.at(checkpoint) for checkpoint in checkpoints)
-        rows = [(label, stage.draw(seeds, label)) for stage in stages for label in [f"step {int(stage.facts['step']):,}"]]
-    path = save_rows([rows[i] for i in evenly(len(rows), STAGES)], out / "stages.png", _about(studio, seeds))
+        stages = map(studio.at, checkpoints)
+        rows = [(stage.step, stage.draw(seeds, f"step {stage.step}")) for stage in stages]
+    shown = [(f"step {step:,}", tiles) for step, tiles in (rows[i] for i in evenly(len(rows), STAGES))]
+    path = save_rows(shown, out / "stages.png", _about(studio, seeds))
     return SampleResult(out, [path])
 
 
@@ -240,26 +179,3 @@ FIGURES: dict[str, Callable[[Studio, range, Path], SampleResult]] = {
     "stages": _stages,
     "interpolate": _interpolate,
 }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _progress(title: str, done: float, total: float) -> Iterator[Callable[[float], None]]:
-    """A bar on stderr with images per second and the time left; yields what moves it on."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    count, speed = "{task.completed:.0f} of {task.total:.0f}", "{task.fields[rate]}"
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn(count), TextColumn(speed), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(title, completed=done, total=total, rate="")
-
-        def advance(by: float) -> None:
-            rate = progress.tasks[task].speed
-            progress.update(task, advance=by, rate=f"{rate:.3g} images/s" if rate else "")
-
-        yield advance

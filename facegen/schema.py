@@ -61,29 +61,35 @@ TARGETS = frozenset(
 
 @cache
 def signature(target: str) -> dict[str, tuple[Any, Any]]:
-    """The keyword arguments of the class `target` as {name: (annotation, default)}, read from its source.
+    """The keyword arguments of the class or function `target` as {name: (annotation, default)}, read from its source.
 
     An annotation that is no plain type (a class of facegen, a torch module) reads as `Any`; a missing default as `REQUIRED`.
     """
     module, _, name = target.rpartition(".")
     tree = ast.parse(ROOT.joinpath(*module.split(".")[1:]).with_suffix(".py").read_text(encoding="utf-8"))
-    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    found = next(node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name)
     scope = {**vars(types), **vars(typing)}
     for node in tree.body:  # aliases such as BetaScaling = Literal[...]
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             scope[node.targets[0].id] = _evaluate(node.value, scope)
-    init = next((f for f in classes[name].body if isinstance(f, ast.FunctionDef) and f.name == "__init__"), None)
-    if init is None:
-        return {}
-    plain, keyword = init.args.args[1:], init.args.kwonlyargs
-    defaults = [None] * (len(plain) - len(init.args.defaults)) + init.args.defaults + init.args.kw_defaults
+    arguments = found.args if isinstance(found, ast.FunctionDef) else _arguments_of_init(found)
+    plain, keyword = arguments.args, arguments.kwonlyargs
+    defaults = [None] * (len(plain) - len(arguments.defaults)) + arguments.defaults + arguments.kw_defaults
     return {
         argument.arg: (_evaluate(argument.annotation, scope), REQUIRED if default is None else ast.literal_eval(default))
         for argument, default in zip([*plain, *keyword], defaults, strict=True)
+        if argument.arg != "self"
     }
 
 
+def _arguments_of_init(found: ast.ClassDef) -> ast.arguments:
+    init = next((node for node in found.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"), None)
+    return init.args if init else ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
+
+
 def _evaluate(node: ast.expr | None, scope: dict[str, Any]) -> Any:
+    if node is None:
+        return Any
     try:
         return eval(compile(ast.Expression(node), "<annotation>", "eval"), dict(scope))
     except (NameError, AttributeError, TypeError, ValueError):

@@ -1,0 +1,109 @@
+"""A trained model at work: what it draws, behind a progress bar, and what is to be said about it beside every picture."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facegen.codecs import Codec
+from facegen.diffusion.denoiser import Denoiser
+from facegen.diffusion.sampler import Sampler, Watch
+from facegen.generate import AnySeed, Seed, generate
+
+
+class Loaded(Protocol):
+    """A trained model ready to draw; `checkpoints` are those of its run, oldest first, and `reload` is the same model at one of them."""
+
+    path: Path
+    denoiser: Denoiser
+    codec: Codec
+    provenance: dict[str, str]
+
+    @property
+    def run_dir(self) -> Path | None: ...
+
+    @property
+    def checkpoints(self) -> list[Path]: ...
+
+    def reload(self, path: Path) -> Loaded: ...
+
+
+class Studio:
+    """A loaded model with the sampler it draws by, and `facts`, the provenance that every picture of theirs shares."""
+
+    def __init__(self, loaded: Loaded, sampler: Sampler, batch_size: int, device: str) -> None:
+        self.loaded, self.sampler, self.batch_size, self.device = loaded, sampler, batch_size, device
+        self.facts = {
+            **loaded.provenance,
+            "sha256": _sha256(loaded.path),
+            "schedule": type(loaded.denoiser.schedule).__name__,
+            "prediction": type(loaded.denoiser.prediction).__name__,
+            "sampler": describe(sampler),
+            "torch": torch.__version__,
+            "device": device,
+        }
+
+    def batches(
+        self, seeds: Sequence[AnySeed], title: str, watch: Watch | None = None, kept: int = 0
+    ) -> Iterator[tuple[list[AnySeed], np.ndarray]]:
+        """The images (B,C,H,W) uint8 of `seeds`, some at a time, behind a progress bar that counts the `kept` ones as done."""
+        denoiser, steps = self.loaded.denoiser.to(self.device), self.sampler.steps
+        with _progress(title, kept, kept + len(seeds)) as advance:
+
+            def each_step(i: int, x_t: Tensor, x_0: Tensor) -> None:
+                advance(len(x_t) / steps)
+                if watch is not None:
+                    watch(i, x_t, x_0)
+
+            codec, sampler = self.loaded.codec, self.sampler
+            for chosen, drawn in generate(denoiser, codec, sampler, seeds, batch_size=self.batch_size, watch=each_step):
+                yield chosen, drawn.numpy()
+
+    def draw(self, seeds: Sequence[Seed], title: str, watch: Watch | None = None) -> np.ndarray:
+        """The images (N,C,H,W) uint8 of `seeds`, all at once."""
+        return np.concatenate([drawn for _, drawn in self.batches(seeds, title, watch)])
+
+    @property
+    def step(self) -> int:
+        """The optimizer steps that the model has seen."""
+        return int(self.loaded.provenance["step"])
+
+    def at(self, checkpoint: Path) -> Studio:
+        """The same at another checkpoint of the run."""
+        return Studio(self.loaded.reload(checkpoint), self.sampler, self.batch_size, self.device)
+
+
+def describe(sampler: Sampler) -> str:
+    """The sampler with all its options, such as `DDIM(steps=50, eta=0.0)`."""
+    options = (f"{key}={getattr(value, '__name__', value)}" for key, value in sorted(vars(sampler).items()))
+    return f"{type(sampler).__name__}({', '.join(options)})"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _progress(title: str, done: int, total: int) -> Iterator[Callable[[float], None]]:
+    """A bar on stderr with images per second and the time left; yields what moves it on."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    count, speed = "{task.completed:.0f} of {task.total:.0f}", "{task.fields[rate]}"
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn(count), TextColumn(speed), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(title, completed=done, total=total, rate="")
+
+        def advance(by: float) -> None:
+            rate = progress.tasks[task].speed
+            progress.update(task, advance=by, rate=f"{rate:.3g} images/s" if rate else "")
+
+        yield advance
