@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -44,10 +44,13 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     """
     config = _plain(cfg)
     problems = [line for group in GROUPS for line in schema.check_value(config, group, Any, group)]
-    seed = schema.check_value(config, "seed", schema.types.NonNegativeInt, "seed")
-    problems += [*seed, *(_beyond_the_schedule(config) if not problems else ()), *(_network_problems(config) if not problems else ())]
+    problems += schema.check_value(config, "seed", schema.types.NonNegativeInt, "seed")
+    echoes = tuple(_interpolated(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))))
+    problems = [line for line in problems if not line.startswith(echoes)]  # told where the value was given
+    if not problems:
+        problems = [*_beyond_the_schedule(config), *_network_problems(config), *_time_problems(config)]
     if problems:
-        raise UserError(*dict.fromkeys(problems))
+        raise UserError(*problems)
     config["run_dir"] = config["run_dir"] or _default_run_dir()
     return config
 
@@ -62,12 +65,31 @@ def _beyond_the_schedule(config: dict[str, Any]) -> Iterator[str]:
         yield f"sampler.steps must be at most scheduler.steps={length}; got {steps}; type sampler.steps={min(length, 50)}"
 
 
+def _interpolated(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """The paths of what is taken over from elsewhere in the configuration."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _interpolated(value, f"{prefix}{key}.")
+        elif isinstance(value, str) and value.startswith("${"):
+            yield f"{prefix}{key}"
+
+
+def _time_problems(config: dict[str, Any]) -> list[str]:
+    from facegen.duration import seconds
+
+    return _problems(lambda: seconds(config["trainer"]["max_time"] or 1, "trainer.max_time"))
+
+
 def _network_problems(config: dict[str, Any]) -> list[str]:
     from facegen.networks.checks import check_unet
 
     options = {key: value for key, value in config["model"]["network"].items() if key != "_target_"}
+    return _problems(lambda: check_unet(**options))
+
+
+def _problems(check: Callable[[], object]) -> list[str]:
     try:
-        check_unet(**options)
+        check()
     except UserError as error:
         return list(error.lines)
     return []

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SHEET_WIDTH = 1000  # pixels that a grid is enlarged to at most, so that small faces can be seen
 TILING = "tiling"  # the text chunk that says where the tiles of a saved grid lie
+GAP, BETWEEN_BANDS = 2, 12  # pixels between tiles, and between bands of rows that belong together
 FONT_SIZE, INK, PAPER = 14, 70, 255
 
 
@@ -87,14 +88,14 @@ def to_pil(image: np.ndarray) -> Image.Image:
 
 @dataclass(frozen=True)
 class Tiling:
-    """Where the tiles of a grid lie: `count` images of height x width, each pixel a square of `scale`, `gap` pixels apart."""
+    """Where the tiles of a grid lie: `count` images of height x width, each pixel a square of `scale`, in bands of so many rows."""
 
     count: int
     columns: int
     height: int
     width: int
     scale: int
-    gap: int
+    band: int
     top: int = 0
     left: int = 0
 
@@ -105,8 +106,9 @@ class Tiling:
     def box(self, i: int) -> tuple[slice, slice]:
         """The rows and columns of pixels that tile `i` covers."""
         tall, wide = self.height * self.scale, self.width * self.scale
-        y = self.top + i // self.columns * (tall + self.gap)
-        x = self.left + i % self.columns * (wide + self.gap)
+        row, column = divmod(i, self.columns)
+        y = self.top + row * (tall + GAP) + row // self.band * (BETWEEN_BANDS - GAP)
+        x = self.left + column * (wide + GAP)
         return slice(y, y + tall), slice(x, x + wide)
 
     def size(self) -> tuple[int, int]:
@@ -120,17 +122,18 @@ def grid(
     *,
     columns: int | None = None,
     scale: int | None = None,
-    gap: int = 2,
+    band: int | None = None,
     row_labels: Sequence[str] = (),
     column_labels: Sequence[str] = (),
 ) -> np.ndarray:
     """One picture (C,H,W) uint8 of `images` (N,C,H,W) uint8, row by row on white.
 
     `columns` is by default what makes a square. Each pixel becomes a square of `scale` pixels, by default the largest that keeps
-    the tiles within `SHEET_WIDTH`. Labels stand left of the rows and above the columns.
+    the tiles within `SHEET_WIDTH`. After every `band` rows the gap is wider. Labels stand left of the rows and above the columns.
     """
     tiles = np.asarray(images)
-    return _draw(tiles, _plan(tiles, columns, scale, gap, row_labels, column_labels), row_labels, column_labels)
+    tiling = _plan(tiles, columns, scale, band, row_labels, column_labels)
+    return _draw(tiles, tiling, row_labels, column_labels)
 
 
 def save_grid(
@@ -139,12 +142,13 @@ def save_grid(
     provenance: Mapping[str, str],
     *,
     columns: int | None = None,
+    band: int | None = None,
     row_labels: Sequence[str] = (),
     column_labels: Sequence[str] = (),
 ) -> np.ndarray:
     """Writes `grid` of `images` as a PNG that `split_grid` takes apart again, and returns the picture (C,H,W) uint8."""
     tiles = np.asarray(images)
-    tiling = _plan(tiles, columns, None, 2, row_labels, column_labels)
+    tiling = _plan(tiles, columns, None, band, row_labels, column_labels)
     picture = _draw(tiles, tiling, row_labels, column_labels)
     save_png(picture, path, {**provenance, TILING: json.dumps(asdict(tiling))})
     return picture
@@ -152,15 +156,20 @@ def save_grid(
 
 def split_grid(path: Path) -> np.ndarray:
     """The images (N,C,H,W) uint8 of a grid that `save_grid` wrote, exactly as they were."""
-    note = read_provenance(path).get(TILING)
-    if note is None:
-        raise UserError(f"{path} was not written as a grid of images: give one that facegen has drawn")
-    tiling, picture = Tiling(**json.loads(note)), read_png(path)
+    try:
+        tiling, picture = Tiling(**json.loads(read_provenance(path)[TILING])), read_png(path)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} was not written as a grid of images by this facegen: draw it anew, or give another") from error
     return np.stack([picture[:, *tiling.box(i)][:, :: tiling.scale, :: tiling.scale] for i in range(tiling.count)])
 
 
 def _plan(
-    tiles: np.ndarray, columns: int | None, scale: int | None, gap: int, row_labels: Sequence[str], column_labels: Sequence[str]
+    tiles: np.ndarray,
+    columns: int | None,
+    scale: int | None,
+    band: int | None,
+    row_labels: Sequence[str],
+    column_labels: Sequence[str],
 ) -> Tiling:
     count, _, height, width = tiles.shape
     columns = columns or math.ceil(math.sqrt(count))
@@ -168,7 +177,7 @@ def _plan(
     font = ImageFont.load_default(FONT_SIZE)
     left = max((math.ceil(font.getlength(label)) + FONT_SIZE for label in row_labels), default=0)
     top = 2 * FONT_SIZE if column_labels else 0
-    return Tiling(count, columns, height, width, scale, gap, top, left)
+    return Tiling(count, columns, height, width, scale, band or count, top, left)
 
 
 def _draw(tiles: np.ndarray, tiling: Tiling, row_labels: Sequence[str], column_labels: Sequence[str]) -> np.ndarray:

@@ -50,8 +50,8 @@ class CsvLogger(Logger):
 
     @rank_zero_only
     def truncate(self, step: int) -> None:
-        """Forgets what was logged after `step`: it will be done again."""
-        kept = {s: row for s, row in self.rows.items() if s <= step}
+        """Forgets what was logged from optimizer step `step` (from 0) on: it will be done again."""
+        kept = {s: row for s, row in self.rows.items() if s < step}
         if len(kept) < len(self.rows):
             self.rows = kept
             self._rewrite()

@@ -20,6 +20,7 @@ from facegen.figures.denoise import Film, evenly, save_animation, save_strip
 from facegen.generate import Between
 from facegen.seeding import mix
 from facegen.studio import Loaded, Studio
+from facegen.types import NonNegativeInt, PositiveInt
 
 ON_SHEET, ON_FILM = 64, 16  # images that a sheet and an animation show at most
 STAGES, PAIRS, BETWEEN = 12, 6, 9  # rows of stages, rows and columns of an interpolation, at most
@@ -38,12 +39,12 @@ def sample_job(
     loaded: Loaded,
     sampler: Sampler,
     *,
-    n: int = 64,
-    seed: int = 0,
-    out: str | Path | None = None,
-    batch_size: int = 64,
+    n: PositiveInt = 64,
+    seed: NonNegativeInt = 0,
+    out: str | None = None,
+    batch_size: PositiveInt = 64,
     figure: Literal["sheet", "denoise", "stages", "interpolate"] = "sheet",
-    device: str | None = None,
+    device: Literal["cpu", "cuda"] | None = None,
 ) -> SampleResult:
     """Draws the images of seeds `seed` .. `seed + n - 1` into `out`, or a figure of them.
 
@@ -57,13 +58,19 @@ def sample_job(
 
     Raises UserError where `out` cannot be written or holds images that were drawn otherwise.
     """
-    studio = Studio(loaded, sampler, batch_size, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    studio = Studio(loaded, sampler, batch_size, _device(device))
     folder = Path(out) if out else default_out(loaded, sampler, studio.facts)
     _prepare(folder, n * max(4096, int(np.prod(loaded.codec.image_shape))) if figure == "sheet" else 0)
     result = FIGURES[figure](studio, range(seed, seed + n), folder)
     for path in result.figures:
         print(path)
     return result
+
+
+def _device(asked: str | None) -> str:
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda: torch finds no graphics card on this machine; type device=cpu")
+    return asked or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def default_out(loaded: Loaded, sampler: Sampler, facts: dict[str, str]) -> Path:
@@ -164,9 +171,10 @@ def _interpolate(studio: Studio, seeds: range, out: Path) -> SampleResult:
         raise UserError(f"n must be at least 2 for figure=interpolate, which draws between pairs of seeds; got {len(seeds)}; type n=2")
     pairs, weights = list(zip(seeds[::2], seeds[1::2], strict=False))[:PAIRS], np.linspace(0, 1, BETWEEN).tolist()
     drawn = studio.draw([Between(*pair, weight) for pair in pairs for weight in weights], "interpolate")
-    labels = {"row_labels": [f"seeds {a}, {b}" for a, b in pairs], "column_labels": [f"{weight:g}" for weight in weights]}
-    images.save_grid(drawn, out / "interpolate.png", _about(studio, seeds[: 2 * len(pairs)]), columns=BETWEEN, **labels)
-    return SampleResult(out, [out / "interpolate.png"])
+    rows, columns = [f"seeds {a}, {b}" for a, b in pairs], [f"{weight:g}" for weight in weights]
+    path, facts = out / "interpolate.png", _about(studio, seeds[: 2 * len(pairs)])
+    images.save_grid(drawn, path, facts, columns=BETWEEN, row_labels=rows, column_labels=columns)
+    return SampleResult(out, [path])
 
 
 def _about(studio: Studio, seeds: range) -> dict[str, str]:

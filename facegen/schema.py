@@ -123,6 +123,8 @@ def check_value(node: dict[str, Any], key: str, annotation: Any, path: str) -> I
     if isinstance(value, dict) and "_target_" in value:
         yield from check(value, path)
     elif annotation is not Any:
+        if not isinstance(value, bool) and str(value) in _choices(annotation):
+            value = str(value)  # a choice that YAML reads as a number: precision=32
         try:
             node[key] = TypeAdapter(annotation).validate_python(value)
         except ValidationError as error:
@@ -136,7 +138,7 @@ def _wanted(annotation: Any, error: ValidationError) -> str:
     if choices:
         return "one of " + ", ".join("null" if c is None else str(c) for c in choices)
     message = error.errors()[0]["msg"].lower().removeprefix("input should be ")
-    return message.replace("a valid ", "a ").partition(",")[0]
+    return message.replace("a valid ", "a ").replace("a integer", "an integer").partition(",")[0]
 
 
 def _choices(annotation: Any) -> list[Any]:

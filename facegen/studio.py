@@ -55,10 +55,10 @@ class Studio:
     ) -> Iterator[tuple[list[AnySeed], np.ndarray]]:
         """The images (B,C,H,W) uint8 of `seeds`, some at a time, behind a progress bar that counts the `kept` ones as done."""
         denoiser, steps = self.loaded.denoiser.to(self.device), self.sampler.steps
-        with _progress(title, kept, kept + len(seeds)) as advance:
+        with _progress(title, kept, kept + len(seeds), steps) as advance:
 
             def each_step(i: int, x_t: Tensor, x_0: Tensor) -> None:
-                advance(len(x_t) / steps)
+                advance(len(x_t))
                 if watch is not None:
                     watch(i, x_t, x_0)
 
@@ -92,18 +92,19 @@ def _sha256(path: Path) -> str:
 
 
 @contextmanager
-def _progress(title: str, done: int, total: int) -> Iterator[Callable[[float], None]]:
-    """A bar on stderr with images per second and the time left; yields what moves it on."""
+def _progress(title: str, done: int, count: int, steps: int) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr with images per second and the time left; yields what moves it on by steps of single images."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    count, speed = "{task.completed:.0f} of {task.total:.0f}", "{task.fields[rate]}"
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn(count), TextColumn(speed), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(title, completed=done, total=total, rate="")
+        task = progress.add_task(title, completed=done * steps, total=count * steps, text="")
 
-        def advance(by: float) -> None:
-            rate = progress.tasks[task].speed
-            progress.update(task, advance=by, rate=f"{rate:.3g} images/s" if rate else "")
+        def advance(by: int) -> None:
+            progress.advance(task, by)
+            state = progress.tasks[task]
+            text = f"{state.completed // steps:.0f} of {count}  {(state.speed or 0) / steps:.3g} images/s"
+            progress.update(task, text=text)
 
         yield advance

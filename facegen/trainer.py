@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
-from facegen.callbacks.budget import seconds
+from facegen.duration import seconds
 from facegen.errors import UserError
 from facegen.types import NonNegativeInt, PositiveInt
 
@@ -49,7 +49,7 @@ class TrainerOptions:
         self.accelerator, self.devices, self.nodes, self.strategy = accelerator, devices, nodes, strategy
         self.precision = bf16_where_native(accelerator) if precision == "auto" else precision
         self.max_steps, self.max_epochs = max_steps, max_epochs
-        self.max_time = None if max_time is None else seconds(max_time)
+        self.max_time = None if max_time is None else seconds(max_time, "trainer.max_time")
         self.accumulate, self.log_every, self.validate_every, self.validate_batches = (
             accumulate,
             log_every,

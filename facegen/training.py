@@ -62,7 +62,7 @@ def fit(config: dict[str, Any], run: RunDir, build: Build) -> TrainResult:
         return _preempted(run, trainer, stop)
     metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
     if trainer.is_global_zero:
-        from facegen.figures.curves import loss_curve  # noqa
+        from facegen.figures.curves import loss_curve
 
         loss_curve(run.path)
     return TrainResult(run.path, run.latest(_say), trainer.global_step, metrics)

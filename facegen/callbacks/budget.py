@@ -2,33 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import time
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-
-from facegen.errors import UserError
-
-_UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
-
-
-def seconds(duration: str | float) -> float:
-    """The seconds in `90`, `8m`, `1h30m`, `00:08:00` or Lightning's `00:00:08:00` (days first)."""
-    text = str(duration).strip()
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        total = float(text)
-    elif re.fullmatch(r"\d+(:\d+){1,3}", text):
-        total = sum(int(part) * unit for part, unit in zip(reversed(text.split(":")), (1, 60, 3_600, 86_400), strict=False))
-    elif re.fullmatch(r"(\d+(\.\d+)?[dhms])+", text):
-        total = sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)([dhms])", text))
-    else:
-        total = 0.0
-    if total <= 0:
-        raise UserError(
-            f"trainer.max_time must be a time above 0 such as 90, 8m, 1h30m or 00:00:08:00; got {duration}; type trainer.max_time=8m"
-        )
-    return total
 
 
 class Budget(Callback):

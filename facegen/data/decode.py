@@ -58,6 +58,10 @@ def decode(data: bytes, picture: Picture) -> np.ndarray:
             return _decode(data, picture)
     except BadImage:
         raise
+    except Image.UnidentifiedImageError as error:
+        raise BadImage("corrupt", f"is no {', '.join(FORMATS)} image") from error
+    except Image.DecompressionBombError as error:
+        raise BadImage("mis-sized", f"more than {MAX_PIXELS >> 20} million pixels") from error
     except Exception as error:  # every format fails in its own way: OSError, SyntaxError, ValueError, struct.error, ...
         raise BadImage("corrupt", f"{error}" or type(error).__name__) from error
 
@@ -80,7 +84,7 @@ def _decode(data: bytes, picture: Picture) -> np.ndarray:
 def _open(data: bytes) -> Image.Image:
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     if image.width * image.height > MAX_PIXELS:
-        raise BadImage("mis-sized", f"{image.width} x {image.height} pixels; at most {MAX_PIXELS >> 20} million are read")
+        raise BadImage("mis-sized", f"more than {MAX_PIXELS >> 20} million pixels")
     if image.format == "PNG":
         image.load()  # a PNG may say after its pixels how it is turned
     return image

@@ -14,7 +14,7 @@ import numpy as np
 
 from facegen.data.decode import FILTER, Picture
 from facegen.data.pack import Outcome
-from facegen.data.records import HELD_OUT, TRAIN, Reader, Records, keyed_fraction
+from facegen.data.records import HELD_OUT, TRAIN, Reader, Records
 
 _SPOT_CHECKS = 64
 
@@ -23,9 +23,10 @@ _SPOT_CHECKS = 64
 class PackedImages:
     """A packed data set of N images: read by memory map.
 
-    `split` (N,) is the official one or None; `draw` (N,) in [0, 1) decides where there is none; `good` (N,) is false for
-    images that could not be decoded, `left_out` counts these and those without a label, `stops` the problems that need
-    `on_bad=skip`; `fingerprint` depends on the files' bytes, labels, crop and filter, not on the machine.
+    `split` (N,) is the official one or None; where there is none `draw` (N,) in [0, 1) decides, a digest of the file's bytes,
+    so that copies fall on one side. `good` (N,) is false for images that could not be decoded, `left_out` counts these and
+    those without a label, `stops` the problems that need `on_bad=skip`. `fingerprint` depends on the files' bytes, the labels,
+    the crop and the filter, and not on the machine.
     """
 
     folder: Path
@@ -87,7 +88,8 @@ def _check_pixels(packed: PackedImages, picture: Picture) -> None:
 
 def write_records(folder: Path, reader: Reader, records: Records, outcome: Outcome, left_out: int) -> None:
     """Everything but the pixels, into `folder`."""
-    columns = {"draw": keyed_fraction("held out", records.paths), "good": outcome.good, "sums": outcome.sums}
+    draw = outcome.digests[:, :8].copy().view("<u8").ravel() / 2.0**64
+    columns = {"draw": draw, "good": outcome.good, "sums": outcome.sums}
     optional = {"labels": records.labels, "split": records.split}
     columns |= {key: column for key, column in optional.items() if column is not None}
     identity = hashlib.blake2b(repr((reader.name, reader.version, asdict(reader.picture), FILTER)).encode(), digest_size=16)

@@ -11,7 +11,7 @@ from facegen.data.cartoon.parameters import AGE_GROUPS, FIRST_AGES, OLDEST
 from facegen.data.records import File, Problem, Reader, Records, is_image, list_files
 
 RACES = ("White", "Black", "Asian", "Indian", "Others")
-_NAME = re.compile(r"(\d{1,3})_([01])_([0-4])_\d+\..*")
+_NAME = re.compile(r"(\d{1,3})_([01])_([0-4])_.+")
 
 
 class UTKFaceReader(Reader):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TRAINING, HELD_OUT = "train/loss", "val/loss"
 LEVELS = f"{HELD_OUT}_level_"  # begins the columns of the held-out loss at some noise levels
-SMOOTHING = 0.02  # share of the run that a smoothed point looks back on
+SMOOTHING, LEAST_SMOOTHING = 0.02, 3  # to either side, a smoothed point averages this share of the run, at least so many points
 WIDE = 4.0  # a loss that falls by more than this is drawn on a logarithmic axis
 
 Points = tuple[np.ndarray, np.ndarray]
@@ -39,7 +39,7 @@ def loss_curve(run_dir: Path) -> Path:
 
     figure = Figure(figsize=(5.6 * len(panels), 3.8), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    for panel, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True):
+    for panel, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False, sharex=True)[0], strict=True):
         panel(axes, curves)
     figure.suptitle(Path(run_dir).resolve().name, fontsize=11)
     buffer = io.BytesIO()
@@ -63,13 +63,11 @@ def read_metrics(path: Path) -> dict[str, Points]:
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
-    """The running mean of `values` (N,) that forgets exponentially, free of bias at its start."""
-    keep = math.exp(-1 / max(1.0, SMOOTHING * len(values)))
-    total, weight, means = 0.0, 0.0, []
-    for value in values:
-        total, weight = keep * total + value, keep * weight + 1
-        means.append(total / weight)
-    return np.array(means)
+    """The centred running mean of `values` (N,): narrower at the start, where a loss falls steeply, so that it never lags behind."""
+    i, total = np.arange(len(values)), np.concatenate([[0.0], np.cumsum(values)])
+    reach = np.minimum(i, max(LEAST_SMOOTHING, round(SMOOTHING * len(values))))
+    first, last = i - reach, np.minimum(i + reach + 1, len(values))
+    return (total[last] - total[first]) / (last - first)
 
 
 def _training(axes: Axes, curves: dict[str, Points]) -> None:
@@ -77,19 +75,26 @@ def _training(axes: Axes, curves: dict[str, Points]) -> None:
     means = smooth(values)
     axes.plot(steps, values, color="C0", alpha=0.25, linewidth=0.8, label="as logged")
     axes.plot(steps, means, color="C0", linewidth=1.8, label="smoothed")
-    # The first steps of a network tower over the rest of its life; what the mean never reached is cut off.
-    axes.set_ylim(top=float(means.max()) * 1.05)
+    axes.legend(fontsize=8, frameon=False)
     _finish(axes, "training", means)
 
 
 def _held_out(axes: Axes, curves: dict[str, Points]) -> None:
-    names = [name for name in curves if name.startswith(LEVELS)]
-    for i, name in enumerate(names):
-        label = f"noise level {name.removeprefix(LEVELS).replace('_', ' ')}"
-        axes.plot(*curves[name], color=_shade(i / max(1, len(names) - 1)), linewidth=1.1, label=label)
+    levels = sorted((side == "above", float(edge), name) for name in curves if name.startswith(LEVELS) for side, edge in [_level(name)])
+    names = [name for _, _, name in levels]
+    for i, (above, edge, name) in enumerate(levels):
+        label = f"above {edge:g}" if above else f"{levels[i - 1][1]:g} to {edge:g}" if i else f"below {edge:g}"
+        axes.plot(*curves[name], color=_shade(i / max(1, len(names) - 1)), linewidth=1.2, marker=".", markersize=4, label=label)
     if HELD_OUT in curves:
-        axes.plot(*curves[HELD_OUT], color="black", linewidth=1.8, marker=".", label="all levels")
+        axes.plot(*curves[HELD_OUT], color="black", linewidth=1.8, marker=".", label="all")
+    axes.legend(title="noise level", fontsize=8, title_fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     _finish(axes, "held-out images", np.concatenate([curves[name][1] for name in [*names, HELD_OUT] if name in curves]))
+
+
+def _level(name: str) -> tuple[str, str]:
+    """`below` or `above`, and the noise level, of a column such as `val/loss_level_below_0.3`."""
+    side, _, edge = name.removeprefix(LEVELS).partition("_")
+    return side, edge
 
 
 def _shade(share: float) -> tuple[float, float, float, float]:
@@ -99,9 +104,15 @@ def _shade(share: float) -> tuple[float, float, float, float]:
 
 
 def _finish(axes: Axes, title: str, values: np.ndarray) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
     if values.min() > 0 and values.max() > WIDE * values.min():
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.tick_params(labelsize=9)
     axes.set(title=title, xlabel="step", ylabel="loss")
-    axes.grid(alpha=0.25, which="both", linewidth=0.6)
+    axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8, frameon=False)

@@ -14,7 +14,8 @@ from facegen import images
 from facegen.codecs import Codec
 
 COLUMNS, ROWS = 10, 4  # of the strip, the finished image included
-FRAMES, FRAME_MS, HOLD_MS = 40, 80, 2500
+FRAMES, FRAME_MS, HOLD_MS = 24, 100, 2500
+TILE = 64  # pixels that a small image is enlarged to in the animation: noise does not compress
 
 
 @dataclass
@@ -53,13 +54,14 @@ def save_strip(film: Film, faces: np.ndarray, path: Path, facts: Mapping[str, st
         for kept, row_label in ((film.noisy, label), (film.estimates, "estimate")):
             rows.extend([*(kept[i][k] for i in film.columns), faces[k]])
             row_labels.append(row_label)
-    images.save_grid(rows, path, facts, columns=len(film.columns) + 1, row_labels=row_labels, column_labels=[*heads, "image"])
+    column_labels = [*heads, "image"]
+    images.save_grid(rows, path, facts, columns=len(column_labels), band=2, row_labels=row_labels, column_labels=column_labels)
 
 
 def save_animation(film: Film, faces: np.ndarray, path: Path) -> None:
     """Writes the walk of all images as an animated GIF or WebP, as the suffix of `path` says, that rests on `faces` and begins anew."""
-    sheets = [images.to_pil(images.grid(tiles, scale=2)) for tiles in [*(film.noisy[i] for i in film.frames), faces]]
+    scale = max(1, TILE // faces.shape[-1])
+    sheets = [images.to_pil(images.grid(tiles, scale=scale)) for tiles in [*(film.noisy[i] for i in film.frames), faces]]
     times, buffer = [FRAME_MS] * (len(sheets) - 1) + [HOLD_MS], io.BytesIO()
-    options = {"save_all": True, "append_images": sheets[1:], "duration": times, "loop": 0}
-    sheets[0].save(buffer, path.suffix.removeprefix("."), **options)
+    sheets[0].save(buffer, path.suffix[1:], save_all=True, append_images=sheets[1:], duration=times, loop=0, quality=60)
     images.write_whole(path, buffer.getvalue())

@@ -63,7 +63,6 @@ class UNet(nn.Module):
         self.patch = patch
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.unet = UNet2DModel(
-            sample_size=resolution // patch,
             in_channels=channels * patch**2,
             out_channels=(out_channels or channels) * patch**2,
             block_out_channels=tuple(widths),
@@ -78,7 +77,6 @@ class UNet(nn.Module):
         )
         self.condition = nn.Linear(condition_size, 4 * widths[0]) if condition_size else None
         self._furnish(block, dropout, gradient_checkpointing)
-        self.to(memory_format=self.memory_format)
 
     def _furnish(self, block: str, dropout: float, gradient_checkpointing: bool) -> None:
         """Puts in what UNet2DModel has no argument for."""
@@ -94,6 +92,7 @@ class UNet(nn.Module):
                 module.set_processor(SelfAttention())
         nn.init.zeros_(self.unet.conv_out.weight)
         nn.init.zeros_(self.unet.conv_out.bias)
+        self.to(memory_format=self.memory_format)
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """The prediction (B, out_channels, H, W) for `x` (B, channels, H, W) at the times `t` (B,).

@@ -126,11 +126,11 @@ def _features(people: Parameters, childish: np.ndarray, aged: np.ndarray) -> dic
 
 def _body_colours(people: Parameters) -> dict[str, np.ndarray]:
     skin = palette.SKIN[people.skin].T
-    shade = skin * np.float32([[0.84], [0.74], [0.7]])
+    shade = skin * np.array([[0.84], [0.74], [0.7]], np.float32)
     years_grey = np.clip((people.age - people.greying_age).astype(np.float32) / 30, 0, 1)
     silver = mix(palette.GRAY_HAIR[0][:, None], palette.GRAY_HAIR[1][:, None], years_grey)
     hair = np.where(people.grey, silver, palette.HAIR[people.hair_colour].T)
-    dark = hair * np.where(people.grey, np.float32(0.72), np.float32([[0.76], [0.66], [0.6]]))
+    dark = hair * np.where(people.grey, np.float32(0.72), np.array([[0.76], [0.66], [0.6]], np.float32))
     redness = pick(people.facial_hair == FULL_BEARD, 0.7, pick(people.male, 0.25, 0.55))
     return {
         "skin": skin,

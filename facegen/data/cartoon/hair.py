@@ -10,19 +10,7 @@ from facegen.data.cartoon import palette
 from facegen.data.cartoon.anatomy import Face, pick
 from facegen.data.cartoon.canvas import Layer, Patch
 from facegen.data.cartoon.features import head_distance
-from facegen.data.cartoon.parameters import (
-    BOB,
-    BUN,
-    FULL_BEARD,
-    GOATEE,
-    LONG,
-    MUSTACHE,
-    PIGTAILS,
-    PUFF,
-    QUIFF,
-    SHORT,
-    STUBBLE,
-)
+from facegen.data.cartoon.parameters import BOB, BUN, FULL_BEARD, GOATEE, LONG, MUSTACHE, PIGTAILS, PUFF, QUIFF, SHORT, STUBBLE
 from facegen.data.cartoon.shapes import box, ellipse, lens, ripple, squircle
 
 
@@ -77,6 +65,7 @@ def _comb(patch: Patch, x: np.ndarray, y: np.ndarray, window: np.ndarray) -> Non
     face, people, style = patch.face, patch.face.people, patch.face.people.hair_style
     tied = (style == BUN) | (style == PIGTAILS)
     end = pick(people.cropped, 0.02, pick(tied, 0.05, pick(style == LONG, 0.8, 0.42)))
+    # Below the temples the outline of longer hair is stretched, so that it falls straight and does not follow the jaw.
     hanging = pick((y > 0) & ~people.cropped, 0.35, 1.0) * (y + 0.02)
     reach = face.width + pick(people.cropped, 0.01, 0.05) + 0.4 * face.volume
     outer = ellipse(x, hanging, reach, face.crown + face.volume)

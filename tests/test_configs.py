@@ -1,0 +1,93 @@
+"""Every shipped configuration composes, is checked, builds and trains; the check knows what the code knows."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from runs import configure
+
+from facegen import schema
+from facegen.cli import CONF
+from facegen.errors import UserError
+from facegen.experiment import GROUPS, build, resolve
+
+FILES = sorted(CONF.rglob("*.yaml"))
+EXPERIMENTS = sorted(p.stem for p in (CONF / "experiment").glob("*.yaml"))
+
+
+def options(group: str) -> list[str]:
+    return sorted(p.stem for p in (CONF / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(CONF)))
+def test_every_class_named_in_a_file_is_allowed(path: Path) -> None:
+    assert set(re.findall(r"_target_: ([\w.]+)", path.read_text())) <= schema.TARGETS
+
+
+@pytest.mark.parametrize("target", sorted(schema.TARGETS))
+def test_an_allowed_class_exists_and_its_signature_is_read_right(target: str) -> None:
+    import inspect
+
+    module, _, name = target.rpartition(".")
+    found = getattr(importlib.import_module(module), name)
+    real = inspect.signature(found).parameters if found.__init__ is not object.__init__ else {}
+    read = schema.signature(target)
+    assert list(read) == list(real)
+    for key, (_, default) in read.items():
+        assert default == real[key].default or (default is schema.REQUIRED and real[key].default is inspect.Parameter.empty)
+
+
+@pytest.mark.parametrize("experiment", [None, *EXPERIMENTS])
+def test_every_experiment_is_a_valid_configuration(experiment: str | None) -> None:
+    config = resolve(configure("train", *([f"experiment={experiment}"] if experiment else [])))
+    assert all(group in config for group in GROUPS)
+
+
+@pytest.mark.parametrize("network", options("model/network"))
+def test_every_network_fits_every_resolution_it_is_meant_for(network: str) -> None:
+    config = resolve(configure("train", f"model/network={network}", "data.resolution=64"))
+    assert config["model"]["network"]["resolution"] == 64
+
+
+@pytest.mark.parametrize("scheduler", options("scheduler"))
+@pytest.mark.parametrize("sampler", options("sampler"))
+def test_every_schedule_goes_with_every_sampler(scheduler: str, sampler: str) -> None:
+    config = resolve(configure("train", f"scheduler={scheduler}", f"sampler={sampler}", "sampler.steps=4"))
+    schedule, walk = build(config["scheduler"]), build(config["sampler"])
+
+    class Nothing:
+        def __init__(self) -> None:
+            self.schedule = schedule
+
+        def __call__(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            return torch.zeros_like(x)
+
+    x = torch.randn(2, 1, 4, 4) * schedule.prior_std()
+    assert walk(Nothing(), x, lambda: torch.randn(2, 1, 4, 4)).abs().max() < 0.05 * schedule.prior_std()
+
+
+def test_a_file_holds_nothing_that_a_signature_says_already() -> None:
+    import yaml
+
+    repeated = []
+    for path in FILES:
+        node = yaml.safe_load(path.read_text())
+        if isinstance(node, dict) and node.get("_target_") in schema.TARGETS:
+            known = schema.signature(node["_target_"])
+            repeated += [f"{path.relative_to(CONF)}: {k}" for k, v in node.items() if k in known and known[k][1] == v]
+    assert repeated == []
+
+
+def test_defaults_are_filled_in_so_that_a_checkpoint_says_everything() -> None:
+    config = resolve(configure("train"))
+    assert config["model"]["loss"] == "mse"
+    assert config["trainer"]["accumulate"] == 1
+
+
+def test_a_group_may_be_nested_but_not_guessed() -> None:
+    with pytest.raises(UserError, match=r"scheduler has no _target_"):
+        resolve(configure("train", "~scheduler", "+scheduler.steps=5"))

@@ -1,0 +1,103 @@
+"""What a user does wrong is one line on stderr, exit code 2, no traceback, and costs nothing."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(script: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, str(ROOT / script), *arguments], cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+def errors(script: str, *arguments: str, cwd: Path = ROOT) -> list[str]:
+    done = run(script, *arguments, cwd=cwd)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    return [line.removeprefix("error: ") for line in done.stderr.splitlines() if line.startswith("error: ")]
+
+
+WRONG = [
+    ("modle=ddpm", r"modle is not a setting of train.py \(did you mean 'model'\?\)"),
+    ("model=dpdm", r"model=dpdm does not exist \(did you mean 'ddpm'\?\); allowed: ddpm"),
+    ("data=celeba46", r"data=celeba46 does not exist \(did you mean 'celeba64'\?\)"),
+    ("model/network=unet_4", r"model/network=unet_4 does not exist \(did you mean 'unet_4m'\?\)"),
+    ("experiment=dem", r"experiment=dem does not exist \(did you mean 'demo'\?\)"),
+    ("trainer.max_step=5", r"trainer.max_step is not an option of TrainerOptions \(did you mean 'max_steps'\?\)"),
+    ("trainer.max_steps=many", r"trainer.max_steps must be an integer.*got 'many'"),
+    ("trainer.max_steps=0", r"trainer.max_steps must be greater than 0; got 0"),
+    ("optimizer.lr=-1", r"optimizer.lr must be greater than 0; got -1"),
+    ("model.loss=hubr", r"model.loss must be one of mse, l1, huber; got 'hubr' \(did you mean 'huber'\?\)"),
+    ("sampler.steps=0", r"sampler.steps must be greater than 0; got 0"),
+    ("data.resolution=30", r"data.resolution must be divisible by 8.*type data.resolution=24 or data.resolution=32"),
+    ("model.network.groups=7", r"model.network.groups must divide each of model.network.widths"),
+    ("model.network.head_dim=60", r"model.network.head_dim must divide the widths with attention"),
+    ("model.network.attention=[5]", r"model.network.attention must name feature-map sizes"),
+    ("seed=-1", r"seed must be greater than or equal to 0; got -1"),
+    ("model={", r"the command line cannot be read"),
+    ("trainer.max_time=soon", r"trainer.max_time must be a time above 0 such as 90, 8m"),
+]
+
+
+@pytest.mark.parametrize(("argument", "message"), WRONG, ids=[argument for argument, _ in WRONG])
+def test_a_mistake_is_one_line_that_says_what_is_allowed(argument: str, message: str, tmp_path: Path) -> None:
+    lines = errors("train.py", argument, f"run_dir={tmp_path / 'run'}")
+    assert len(lines) == 1
+    assert re.search(message, lines[0])
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    lines = errors("train.py", "trainer.max_step=5", "data.batch_size=-3", "model.loss=hubr", "optimizer.lr=fast")
+    assert len(lines) == 4
+
+
+def test_steps_beyond_the_schedule_are_refused_before_training(tmp_path: Path) -> None:
+    lines = errors("train.py", "scheduler=linear", "scheduler.steps=20", "sampler=ddim", "sampler.steps=50", f"run_dir={tmp_path}")
+    assert lines == ["sampler.steps must be at most scheduler.steps=20; got 50; type sampler.steps=20"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "ckpt is required; type ckpt=..."),
+        (("ckpt=nowhere",), "no file 'nowhere'"),
+        (("ckpt=https://example.org/x.ckpt",), "is a URL: only local files are read"),
+        (("ckpt=x", "n=0", "seed=-1"), "n must be greater than 0; got 0"),
+        (("ckpt=x", "figure=denois"), "(did you mean 'denoise'?)"),
+        (("ckpt=x", "sampler=dim"), "sampler=dim does not exist (did you mean 'ddim'?)"),
+        (("ckpt=x", "sampler=ddim", "sampler.steps=0"), "sampler.steps must be greater than 0; got 0"),
+    ],
+)
+def test_sampling_mistakes_are_told_the_same_way(arguments: tuple[str, ...], message: str) -> None:
+    assert message in "\n".join(errors("sample.py", *arguments))
+
+
+def test_a_path_may_hold_any_character(tmp_path: Path) -> None:
+    lines = errors("sample.py", f"ckpt={tmp_path}/it's a = (strange), näme/run")
+    assert "it's a = (strange), näme" in lines[0]
+
+
+@pytest.mark.parametrize("data", ["celeba64", "ffhq128", "utkface64", "folder"])
+@pytest.mark.parametrize("given", [(), ("data.root=nowhere",)])
+def test_missing_data_is_told_before_anything_is_built(data: str, given: tuple[str, ...], tmp_path: Path) -> None:
+    lines = errors("train.py", f"data={data}", f"run_dir={tmp_path / 'run'}", *given)
+    assert len(lines) == 1
+    assert "data.root" in lines[0]
+    assert "type data.root=FOLDER" in lines[0]
+
+
+def test_debugging_shows_the_traceback() -> None:
+    import os
+
+    done = subprocess.run(
+        [sys.executable, "train.py", "seed=-1"], cwd=ROOT, capture_output=True, text=True, env={**os.environ, "FACEGEN_DEBUG": "1"}
+    )
+    assert "Traceback" in done.stderr
+    assert done.returncode != 0
