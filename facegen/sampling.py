@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ from facegen.types import NonNegativeInt, PositiveInt
 
 ON_SHEET, ON_FILM = 64, 16  # images that a sheet and an animation show at most
 STAGES, PAIRS, BETWEEN = 12, 6, 9  # rows of stages, rows and columns of an interpolation, at most
+
+Stage = TypeVar("Stage")
 
 
 @dataclass
@@ -152,13 +154,15 @@ def _stages(studio: Studio, seeds: range, out: Path) -> SampleResult:
     run_dir, checkpoints = studio.loaded.run_dir, studio.loaded.checkpoints
     seen = [(step, path) for step, path in previews(run_dir).items() if _shows(path, seeds)] if run_dir else []
     if len(seen) >= len(checkpoints):
-        rows = [(step, images.split_grid(path)[: len(seeds)]) for step, path in seen]
+        rows = [(step, images.split_grid(path)[: len(seeds)]) for step, path in _some(seen)]
     else:
-        stages = map(studio.at, checkpoints)
-        rows = [(stage.step, stage.draw(seeds, f"step {stage.step}")) for stage in stages]
-    shown = [(f"step {step:,}", tiles) for step, tiles in (rows[i] for i in evenly(len(rows), STAGES))]
-    path = save_rows(shown, out / "stages.png", _about(studio, seeds))
+        rows = [(stage.step, stage.draw(seeds, f"step {stage.step}")) for stage in map(studio.at, _some(checkpoints))]
+    path = save_rows([(f"step {step:,}", tiles) for step, tiles in rows], out / "stages.png", _about(studio, seeds))
     return SampleResult(out, [path])
+
+
+def _some(stages: Sequence[Stage]) -> list[Stage]:
+    return [stages[i] for i in evenly(len(stages), STAGES)]
 
 
 def _shows(preview: Path, seeds: range) -> bool:

@@ -28,7 +28,7 @@ def coordinates(width: int, height: int) -> np.ndarray:
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    return 10 * math.log10(255**2 / np.mean((a.astype(float) - b.astype(float)) ** 2))
+    return 10 * math.log10(255**2 / np.mean((a.astype(float) - b.astype(float)) ** 2).clip(1e-9))
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,7 @@ def test_every_fault_of_a_celeba_table_is_found_and_its_image_left_out(tmp_path)
     root = layouts.celeba(tmp_path, 10)
     table = root / "list_attr_celeba.txt"
     lines = table.read_text().splitlines()
+    lines[0] = "12"  # so many rows there are not
     lines[2] = lines[2].replace(" 1", " 7", 1)  # 000001.jpg: a value that is none
     lines[3] = " ".join(lines[3].split()[:-1])  # 000002.jpg: one value too few
     lines.append(lines[4])  # 000003.jpg again, the same
@@ -167,7 +168,7 @@ def test_a_folder_is_read_through_and_only_for_images(tmp_path):
 def test_a_missing_root_an_absent_folder_and_an_empty_one_are_user_errors(tmp_path, reader):
     for root, what in ((None, "not given"), (tmp_path / "absent", "no folder"), (tmp_path, "no images")):
         with pytest.raises(UserError, match=rf"^data\.root.*{what}.*must hold.*data\.root=FOLDER$"):
-            reader(Picture(32, 3)).scan(root)
+            reader(Picture(32, 3, reader.crops[0])).scan(root)
 
 
 def test_the_fraction_of_a_name_does_not_depend_on_the_other_names():

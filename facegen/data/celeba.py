@@ -30,6 +30,7 @@ class CelebAReader(Reader):
 
     name = "celeba"
     layout = "img_align_celeba/000001.jpg ... and, where wanted, list_attr_celeba.txt or .csv"
+    crops = ("d2c", "center140", "center148", "center178", "center108", "squash")
     condition_names = ATTRIBUTES
 
     def files(self, root: Path) -> list[File]:

@@ -12,6 +12,7 @@ class FolderReader(Reader):
 
     name = "folder"
     layout = "images (jpg, jpeg, png, webp, bmp, tif), in any folders"
+    crops = ("center", "squash")
 
     def files(self, root: Path) -> list[File]:
         """All images."""

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 
 from facegen.data.decode import Picture
-from facegen.errors import UserError
+from facegen.errors import UserError, nearest
 from facegen.seeding import mix
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -72,9 +72,13 @@ class Reader:
     name: ClassVar[str]
     version: ClassVar[int] = 1
     layout: ClassVar[str]
+    crops: ClassVar[tuple[str, ...]] = ("square",)
     condition_names: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, picture: Picture) -> None:
+        if picture.crop not in self.crops:
+            allowed = ", ".join(self.crops)
+            raise UserError(f"data.crop must be one of {allowed}; got {picture.crop}{nearest(picture.crop, self.crops)}")
         self.picture = picture
 
     def files(self, root: Path) -> list[File]:

@@ -25,17 +25,19 @@ def check_unet(
     """
     if not widths or min(widths) < 1:
         raise UserError(f"{KEY}.widths must be one positive integer or more; got {list(widths)}; type {KEY}.widths=[64,128]")
-    problems = [
-        *_indivisible_resolution(resolution, widths, patch),
-        *_unfit_groups(groups, widths),
-        *_unfit_attention(resolution, widths, patch, attention, head_dim),
-    ]
+    problems = [*_indivisible_resolution(resolution, widths, patch), *_unfit_groups(groups, widths)]
+    if resolution % _factor(widths, patch) == 0:  # otherwise there are no feature-map sizes to speak of
+        problems += _unfit_attention(resolution, widths, patch, attention, head_dim)
     if problems:
         raise UserError(*problems)
 
 
+def _factor(widths: Sequence[int], patch: int) -> int:
+    return patch * 2 ** (len(widths) - 1)
+
+
 def _indivisible_resolution(resolution: int, widths: Sequence[int], patch: int) -> Iterator[str]:
-    factor = patch * 2 ** (len(widths) - 1)
+    factor = _factor(widths, patch)
     if resolution % factor:
         below = resolution // factor * factor
         allowed = " or ".join(f"data.resolution={size}" for size in (below, below + factor) if size)

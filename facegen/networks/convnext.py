@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 
@@ -31,9 +32,8 @@ class ConvNeXtBlock(nn.Module):
         return self.shortcut(x) + self.pointwise(shifted)
 
 
-def replace_resnet_blocks(unet: nn.Module, dropout: float) -> None:
+def replace_resnet_blocks(unet: nn.Module, time_channels: int, dropout: float) -> None:
     """Puts a ConvNeXt block of the same channels in the place of every ResNet block of diffusers' `unet`."""
-    for stage in unet.modules():
-        if isinstance(resnets := getattr(stage, "resnets", None), nn.ModuleList):
-            for i, block in enumerate(resnets):
-                resnets[i] = ConvNeXtBlock(block.in_channels, block.out_channels, block.time_emb_proj.in_features, dropout)
+    for name, block in list(unet.named_modules()):
+        if isinstance(block, ResnetBlock2D):
+            unet.set_submodule(name, ConvNeXtBlock(block.in_channels, block.out_channels, time_channels, dropout))

@@ -76,22 +76,20 @@ class UNet(nn.Module):
             class_embed_type="identity" if condition_size else None,
         )
         self.condition = nn.Linear(condition_size, 4 * widths[0]) if condition_size else None
-        self._furnish(block, dropout, gradient_checkpointing)
+        self._furnish(block, 4 * widths[0], dropout, gradient_checkpointing)
 
-    def _furnish(self, block: str, dropout: float, gradient_checkpointing: bool) -> None:
+    def _furnish(self, block: str, time_channels: int, dropout: float, gradient_checkpointing: bool) -> None:
         """Puts in what UNet2DModel has no argument for."""
-        from facegen.networks.attention import SelfAttention
+        from facegen.networks.attention import use_self_attention
         from facegen.networks.convnext import replace_resnet_blocks
 
+        use_self_attention(self.unet)
         if block == "convnext":
-            replace_resnet_blocks(self.unet, dropout)
+            replace_resnet_blocks(self.unet, time_channels, dropout)
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
-        for module in self.unet.modules():
-            if hasattr(module, "set_processor"):
-                module.set_processor(SelfAttention())
-        nn.init.zeros_(self.unet.conv_out.weight)
-        nn.init.zeros_(self.unet.conv_out.bias)
+        for parameter in self.unet.conv_out.parameters():
+            nn.init.zeros_(parameter)
         self.to(memory_format=self.memory_format)
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
