@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from gaussian import MEAN, SCHEDULES, STD, Ideal, moments
+from gaussian import MEAN, SCHEDULES, STD, Ideal, double, moments
 from torch import Tensor
 
 from facegen.diffusion.denoiser import Clipped
 from facegen.diffusion.discrete import Linear
 from facegen.diffusion.sampler import DDIM, DDPM, DPMpp2M
-from facegen.diffusion.schedule import EDM
+from facegen.diffusion.schedule import EDM, Schedule
 from facegen.errors import UserError
 from facegen.interop import DiffusersSampler
 
@@ -55,12 +55,12 @@ STOCHASTIC = ["DDPMScheduler", "EulerAncestralDiscreteScheduler", "KDPM2Ancestra
 
 
 class Smooth:
-    """A denoiser that is neither linear nor Gaussian."""
+    """A denoiser that is neither linear nor Gaussian, and leaves [-1, 1]."""
 
     schedule = Linear()
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
-        return torch.tanh(0.8 * x_t + 0.3 * x_t.roll(1, -1) + torch.sin(t / 200).reshape(-1, 1, 1, 1))
+        return 1.4 * torch.tanh(0.8 * x_t + 0.3 * x_t.roll(1, -1) + torch.sin(t / 200).reshape(-1, 1, 1, 1))
 
 
 def noises(count: int = 2, seed: int = 0) -> Iterator[Tensor]:
@@ -81,15 +81,52 @@ def test_every_scheduler_draws_the_data(scheduler: str, name: str) -> None:
     assert last_guess - SCHEDULERS[scheduler] < std < STD + SCHEDULERS[scheduler]
 
 
-@pytest.mark.parametrize(
-    "scheduler", ["DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler"]
-)
-@pytest.mark.parametrize("steps", [20, 50])
-def test_levels_between_the_times_of_a_short_schedule_are_asked_for_exactly(scheduler: str, steps: int) -> None:
-    sampler = DiffusersSampler(scheduler, steps, {"use_karras_sigmas": True})
-    mean, std = moments(sampler, Ideal(Linear(steps, beta_scaling="none", beta_end=0.5)))
-    assert mean == pytest.approx(MEAN, abs=0.01)
-    assert std == pytest.approx(STD, abs=0.02 if scheduler != "EulerDiscreteScheduler" else 0.08)
+ROUNDING = ["DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "DEISMultistepScheduler", "EulerDiscreteScheduler"]
+
+
+class Listening(Ideal):
+    """The ideal denoiser, which notes the noise levels it is asked about."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        super().__init__(schedule)
+        self.levels: list[float] = []
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+        self.levels.append(self.schedule.level(t[0].double()).item())
+        return super().__call__(x_t, t)
+
+
+@pytest.mark.parametrize("scheduler", ROUNDING)
+def test_levels_between_the_times_of_a_schedule_are_asked_for_exactly(scheduler: str) -> None:
+    denoiser = Listening(Linear(100))
+    mean, std = moments(DiffusersSampler(scheduler, 50, {"use_karras_sigmas": True}), denoiser)
+    top, bottom = (denoiser.schedule.level(double(t)).item() ** (1 / 7) for t in (99, 0))
+    assert denoiser.levels == pytest.approx([(top + i / 49 * (bottom - top)) ** 7 for i in range(50)], rel=1e-3)
+    assert mean == pytest.approx(MEAN, abs=0.003)
+    assert std == pytest.approx(STD, abs=0.03)
+
+
+@pytest.mark.parametrize("scheduler", ROUNDING)
+def test_a_walk_begins_at_the_first_of_two_timesteps_that_are_rounded_alike(scheduler: str) -> None:
+    denoiser = Listening(Linear(100))
+    DiffusersSampler(scheduler, 50, {"use_beta_sigmas": True})(denoiser, next(noises()))
+    assert denoiser.levels[0] == pytest.approx(denoiser.schedule.level(double(99)).item(), rel=1e-3)
+    assert len(denoiser.levels) == 50
+
+
+@pytest.mark.parametrize("scheduler", [*SCHEDULERS, "LCMScheduler"])
+def test_no_noise_is_left_in_an_image(scheduler: str) -> None:
+    known = next(noises(seed=3))
+
+    class Certain:
+        schedule = Linear()
+
+        def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+            return known
+
+    noise = noises(seed=1)
+    image = DiffusersSampler(scheduler, 50)(Certain(), next(noises()), lambda: next(noise))
+    torch.testing.assert_close(image, known, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize(

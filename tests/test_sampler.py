@@ -191,4 +191,4 @@ def test_dpmpp_2m_walks_as_in_diffusers(schedule: Discrete, steps: int) -> None:
     x, denoiser = next(noises(2, 1, 3, 3)), Smooth(schedule)
     theirs = in_double(DPMSolverMultistepScheduler, schedule, steps, solver_type="midpoint")
     theirs.sigmas = torch.cat([schedule.level(theirs.timesteps.double()), double(0)])  # float32 otherwise
-    assert_same_walk(our_walk(DPMpp2M(steps), denoiser, x), their_walk(theirs, denoiser, x), 2e-6)  # it casts images to float32
+    assert_same_walk(our_walk(DPMpp2M(steps), denoiser, x), their_walk(theirs, denoiser, x), 1e-5)  # it casts images to float32

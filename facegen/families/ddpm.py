@@ -92,8 +92,8 @@ class DDPM(LightningModule):
         """Adds to the held-out loss: each image at one fixed noise level with fixed noise, weighted as EDM does whatever the model
         predicts, so that runs with unlike schedules and predictions can be compared."""
         x_0 = self.codec.encode(batch["image"])
-        generator = torch_generator(self.seed, "held-out", int(batch["index"][0]))
-        eps = torch.randn(x_0.shape, generator=generator).to(x_0)
+        own = (torch.randn(x_0.shape[1:], generator=torch_generator(self.seed, "held-out", i)) for i in batch["index"].tolist())
+        eps = torch.stack(list(own)).to(x_0)
         u = (batch["index"].double() * (math.sqrt(5) - 1) / 2 % 1).to(x_0.dtype)  # golden ratio: even at any number of images
         t = self._validation_times(self.denoiser.schedule, u)
         losses = clean_loss(self.denoiser, x_0, eps, t, condition=self.condition(batch)).double()
