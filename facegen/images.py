@@ -175,7 +175,8 @@ def _plan(
     columns = columns or math.ceil(math.sqrt(count))
     scale = scale or max(1, SHEET_WIDTH // (columns * width))
     font = ImageFont.load_default(FONT_SIZE)
-    left = max((math.ceil(font.getlength(label)) + FONT_SIZE for label in row_labels), default=0)
+    lines = [line for label in row_labels for line in label.splitlines()]
+    left = max((math.ceil(font.getlength(line)) + FONT_SIZE for line in lines), default=0)
     top = 2 * FONT_SIZE if column_labels else 0
     return Tiling(count, columns, height, width, scale, band or count, top, left)
 
@@ -190,7 +191,7 @@ def _draw(tiles: np.ndarray, tiling: Tiling, row_labels: Sequence[str], column_l
     draw, ink = ImageDraw.Draw(canvas), INK if len(picture) == 1 else (INK,) * 3
     for row, label in enumerate(row_labels):
         down, _ = tiling.box(row * tiling.columns)
-        draw.text((tiling.left - FONT_SIZE / 2, (down.start + down.stop) / 2), label, ink, font, anchor="rm")
+        draw.text((tiling.left - FONT_SIZE / 2, (down.start + down.stop) / 2), label, ink, font, anchor="rm", align="right")
     for column, label in enumerate(column_labels):
         _, across = tiling.box(column)
         draw.text(((across.start + across.stop) / 2, tiling.top / 2), label, ink, font, anchor="mm")

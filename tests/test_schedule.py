@@ -153,6 +153,15 @@ def test_a_walk_of_any_length_visits_descending_trained_times(name: str, steps: 
         assert (grid == grid.round()).all()
 
 
+@pytest.mark.parametrize("steps", [1, 3, 7, 30, 64, 150, 199])
+def test_a_walk_visits_the_trailing_timesteps_of_diffusers(steps: int) -> None:
+    from diffusers import DDIMScheduler
+
+    theirs = DDIMScheduler(num_train_timesteps=200, timestep_spacing="trailing")
+    theirs.set_timesteps(steps)
+    assert Linear(200).grid(steps).tolist() == theirs.timesteps.tolist()
+
+
 @every_schedule
 @pytest.mark.parametrize("steps", [1, 2, 5, 18, 100])
 def test_a_karras_walk_descends_from_the_last_time_and_ends_near_the_first(name: str, steps: int) -> None:

@@ -120,7 +120,8 @@ def _work(task: _Task) -> _Done:
     for row, path in enumerate(task.paths):
         digest = bytes(DIGEST_BYTES)
         try:
-            data = (task.root / path).read_bytes()
+            with open(os.path.join(task.root, path), "rb", buffering=0) as file:
+                data = file.read()
             digest = hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
             pixels[row] = decode(data, task.picture)
         except BadImage as error:

@@ -36,10 +36,11 @@ def save_rows(rows: Sequence[tuple[str, np.ndarray]], path: Path, facts: dict[st
 def compare_runs(runs: Sequence[tuple[str, Path]], path: Path) -> Path:
     """Writes a row with the newest preview of each run, given as (label, run directory), and returns `path`.
 
-    Runs without previews are left out. Raises UserError where none has any, or their images differ in size.
+    A comma parts the lines of a label. Runs without previews are left out. Raises UserError where none has any, or their images
+    differ in size.
     """
     newest = [(label, list(previews(run_dir).values())[-1:]) for label, run_dir in runs]
-    rows = [(label, images.split_grid(found[0])) for label, found in newest if found]
+    rows = [(label.replace(", ", "\n"), images.split_grid(found[0])) for label, found in newest if found]
     if not rows:
         raise UserError(f"none of {len(runs)} runs has previews to compare: train them with preview.count=16")
     return save_rows(rows, path, {"runs": ", ".join(str(run_dir) for _, run_dir in runs)})
