@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import re
 import sys
@@ -34,6 +35,7 @@ def entry(task: Callable[[Any], Any], name: str) -> None:
     An error of the user's is a line on stderr and exit code 2, with a traceback only where FACEGEN_DEBUG=1.
     """
     sweep = any(a in ("-m", "--multirun") for a in sys.argv[1:])
+    os.environ.setdefault("FACEGEN_SWEEP", sweep_name(sys.argv[1:]))  # where the jobs of a multirun go
     sys.argv[1:] = [spelled_for_hydra(a, sweep) for a in sys.argv[1:]]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as exceptions
     import hydra
@@ -45,6 +47,12 @@ def entry(task: Callable[[Any], Any], name: str) -> None:
 
     with in_plain_words(name):
         hydra.main(config_path=str(CONF), config_name=name, version_base="1.3")(guarded)()
+
+
+def sweep_name(arguments: list[str]) -> str:
+    """A folder name for a multirun: what it sweeps over, and a hash of the whole command, so that typing it again finds it again."""
+    swept = [a.partition("=")[0].rpartition(".")[2] for a in arguments if "," in a.partition("=")[2]]
+    return "-".join([*swept, hashlib.blake2b(repr(sorted(arguments)).encode(), digest_size=4).hexdigest()])
 
 
 @contextmanager

@@ -69,6 +69,9 @@ class DiffusersSampler(Sampler):
             raise UserError(f"{name} with sampler.options={self.options} leaves the schedule that the model knows; {ALTERNATIVES}")
         if scheduler.timesteps[0] < scheduler.timesteps[-1]:
             raise UserError(f"sampler.scheduler={name} walks from image to noise; {ALTERNATIVES}")
+        if scheduler.timesteps[-1] < 0:  # the rounding of numpy's arange gives diffusers one timestep too many
+            whole = max(steps for steps in range(1, self.steps) if len(betas) % steps == 0)
+            raise UserError(f"sampler.steps={self.steps} leads {name} below time 0; type sampler.steps={whole}")
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(0)
         return scheduler

@@ -107,10 +107,10 @@ def test_levels_between_the_times_of_a_schedule_are_asked_for_exactly(scheduler:
 
 @pytest.mark.parametrize("scheduler", ROUNDING)
 def test_a_walk_begins_at_the_first_of_two_timesteps_that_are_rounded_alike(scheduler: str) -> None:
-    denoiser = Listening(Linear(100))
-    DiffusersSampler(scheduler, 50, {"use_beta_sigmas": True})(denoiser, next(noises()))
-    assert denoiser.levels[0] == pytest.approx(denoiser.schedule.level(double(99)).item(), rel=1e-3)
-    assert len(denoiser.levels) == 50
+    denoiser = Listening(Linear(200))
+    DiffusersSampler(scheduler, 200, {"use_karras_sigmas": True})(denoiser, next(noises()))
+    assert denoiser.levels[0] == pytest.approx(denoiser.schedule.level(double(199)).item(), rel=1e-3)
+    assert len(set(denoiser.levels)) == 200
 
 
 @pytest.mark.parametrize("scheduler", [*SCHEDULERS, "LCMScheduler"])
@@ -234,9 +234,11 @@ def test_an_option_that_cannot_work_is_refused_at_once(scheduler: str, options: 
     assert "\n" not in str(caught.value)
 
 
-def test_more_steps_than_can_be_walked_are_refused() -> None:
+def test_numbers_of_steps_that_cannot_be_walked_are_refused() -> None:
     with pytest.raises(UserError, match=r"sampler\.steps=60 do not suit LCMScheduler"):
         DiffusersSampler("LCMScheduler", 60)
+    with pytest.raises(UserError, match=r"sampler\.steps=61 leads LMSDiscreteScheduler below time 0; type sampler\.steps=50"):
+        DiffusersSampler("LMSDiscreteScheduler", 61)
     with pytest.raises(UserError, match=r"sampler\.steps must be 1 to 200"):
         DiffusersSampler("LMSDiscreteScheduler", 201)(Ideal(Linear(200)), next(noises()))
 

@@ -29,6 +29,7 @@ class ProgressLine(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started, self._said = time.monotonic(), 0.0
         self._images, self._progress = self.ema.images, None
+        self._lap = (self._started, self.ema.images)
         if trainer.is_global_zero and self.console.is_terminal:
             columns = (TextColumn("step {task.fields[step]}"), BarColumn(), TextColumn("{task.fields[text]}"))
             self.bar = Progress(*columns, console=self.console, refresh_per_second=4)
@@ -37,6 +38,10 @@ class ProgressLine(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         now = time.monotonic()
+        if trainer.global_step % trainer.log_every_n_steps == 0:
+            since, images = self._lap
+            self.log("train/images_per_second", (self.ema.images - images) / max(now - since, 1e-9), batch_size=1)
+            self._lap = (now, self.ema.images)
         self._progress = pl_module.progress if self._progress is None else self._progress
         if not trainer.is_global_zero or now - self._said < (0.5 if self.bar else LINE_EVERY):
             return

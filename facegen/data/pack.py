@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -144,12 +144,15 @@ def _write(target: Path, start: int, pixels: np.ndarray) -> None:
 
 
 @contextmanager
-def _progress(count: int) -> Iterator:
+def _progress(count: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal; gives what is to be told of every number of images done."""
+    if not sys.stderr.isatty():
+        yield lambda number: None
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("decoding images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=count)
         yield lambda number: bar.advance(task, number)
