@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from facegen.cli import entry
 
 if TYPE_CHECKING:
-    from facegen.sampling import SampleResult
     from omegaconf import DictConfig
+
+    from facegen.sampling import SampleResult
 
 
 def main(cfg: DictConfig) -> SampleResult:

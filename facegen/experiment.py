@@ -140,8 +140,13 @@ def sample(cfg: DictConfig) -> SampleResult:
     wanted = {**options, "ckpt": str, "ema": str | None}
     config["ema"] = None if config["ema"] is None else str(config["ema"])  # a half-life is read as a number
     problems = [line for key, kind in wanted.items() for line in schema.check_value(config, key, kind, key)]
+    if "_target_" in (config.get("sampler") or {}):
+        problems += schema.check(config["sampler"], "sampler")
     if problems:
         raise UserError(*problems)
+    from facegen.checkpoint import latest
+
+    latest(config["ckpt"])  # what is not there need not wait for torch
     from facegen.loading import sampler_of
 
     loaded = load(config["ckpt"], config["ema"])

@@ -7,6 +7,7 @@ variance, so that alpha = (1 + level^2)^-1/2 and sigma = level alpha, whatever s
 from __future__ import annotations
 
 import inspect
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -46,6 +47,7 @@ class DiffusersSampler(Sampler):
         self.scheduler = _scheduler_class(scheduler)
         given, known = dict(options or {}), _parameters(self.scheduler.__init__) - GIVEN - {"self"}
         of_step = _parameters(self.scheduler.step) - STEP - {"generator", "return_dict", "variance_noise"} - known
+        self.stochastic = "generator" in _parameters(self.scheduler.step)
         for key in given.keys() - known - of_step:
             wanted = f"{nearest(key, known | of_step)}; it has: {', '.join(sorted(known | of_step))}"
             raise UserError(f"sampler.options.{key} is not an option of {scheduler}{wanted}")
@@ -92,7 +94,7 @@ class DiffusersSampler(Sampler):
                 watch(seen, x_t, x_0)
                 seen += 1
             eps = (x_t - float(schedule.alpha(time)) * x_0) / float(schedule.sigma(time))
-            with _Drawing(draw):
+            with _Drawing(draw) if self.stochastic else nullcontext():
                 x = scheduler.step(eps, t, x, **self.step_options, return_dict=False)[0]
         return x
 

@@ -38,7 +38,7 @@ WRONG = [
     ("data.resolution=30", r"data.resolution must be divisible by 8.*type data.resolution=24 or data.resolution=32"),
     ("model.network.groups=7", r"model.network.groups must divide each of model.network.widths"),
     ("model.network.head_dim=60", r"model.network.head_dim must divide the widths with attention"),
-    ("model.network.attention=[5]", r"model.network.attention must name feature-map sizes"),
+    ("model.network.attention=[5]", r"model.network.attention must name one or more of the feature-map sizes"),
     ("seed=-1", r"seed must be greater than or equal to 0; got -1"),
     ("model={", r"the command line cannot be read"),
     ("trainer.max_time=soon", r"trainer.max_time must be a time above 0 such as 90, 8m"),

@@ -240,7 +240,7 @@ def test_numbers_of_steps_that_cannot_be_walked_are_refused() -> None:
     with pytest.raises(UserError, match=r"sampler\.steps=61 leads LMSDiscreteScheduler below time 0; type sampler\.steps=50"):
         DiffusersSampler("LMSDiscreteScheduler", 61)
     with pytest.raises(UserError, match=r"sampler\.steps must be 1 to 200"):
-        DiffusersSampler("LMSDiscreteScheduler", 201)(Ideal(Linear(200)), next(noises()))
+        DiffusersSampler("LMSDiscreteScheduler", 250)(Ideal(Linear(200)), next(noises()))
 
 
 def test_diffusers_is_imported_when_a_scheduler_is_named_and_not_before() -> None:

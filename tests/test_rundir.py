@@ -4,6 +4,7 @@ import copy
 import errno
 import os
 import signal
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -106,9 +107,15 @@ def test_the_lock_ends_with_the_block(tmp_path: Path) -> None:
     os.waitpid(pid, 0)
 
 
+def begun(path: Path, free: Collection[str] = ()) -> RunDir:
+    """A run that has something to continue: a configuration and a checkpoint."""
+    with open_run(path, CONFIG, free) as run:
+        (run.checkpoints / "step-00000001.ckpt").touch()
+    return run
+
+
 def test_a_changed_config_is_refused_with_every_differing_key(tmp_path: Path) -> None:
-    with open_run(tmp_path, CONFIG):
-        pass
+    begun(tmp_path)
     new = changed(seed=1, model__rate=2e-5, model__widths=[32], model__extra="x", trainer__max_steps=200)
     del new["trainer"]["precision"]
     with pytest.raises(UserError) as error, open_run(tmp_path, new, FREE):
@@ -127,8 +134,7 @@ def test_a_changed_config_is_refused_with_every_differing_key(tmp_path: Path) ->
 
 
 def test_free_keys_may_change_and_are_written_down(tmp_path: Path) -> None:
-    with open_run(tmp_path, CONFIG, FREE):
-        pass
+    begun(tmp_path, FREE)
     new = changed(trainer__max_steps=200, data__root="/faces", logger={"name": "wandb", "tags": ["a"]})
     with open_run(tmp_path, new, FREE) as run:
         assert yaml.safe_load(run.config.read_text()) == new
@@ -136,16 +142,22 @@ def test_free_keys_may_change_and_are_written_down(tmp_path: Path) -> None:
         pass
 
 
+def test_a_run_without_a_checkpoint_may_be_started_otherwise(tmp_path: Path) -> None:
+    with open_run(tmp_path, CONFIG):
+        pass
+    with open_run(tmp_path, changed(seed=1)) as run:
+        assert yaml.safe_load(run.config.read_text())["seed"] == 1
+
+
 def test_an_unchanged_config_is_not_written_again(tmp_path: Path) -> None:
-    with open_run(tmp_path, CONFIG) as run:
-        before = run.config.stat().st_ino
+    before = begun(tmp_path).config.stat().st_ino
     with open_run(tmp_path, copy.deepcopy(CONFIG)) as run:
         assert run.config.stat().st_ino == before
 
 
 @pytest.mark.parametrize("text", ["{", "- 1", "\x00"])
 def test_a_damaged_config_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "config.yaml").write_text(text)
+    begun(tmp_path).config.write_text(text)
     with pytest.raises(UserError) as error, open_run(tmp_path, CONFIG):
         pass
     assert "config.yaml" in message(error)

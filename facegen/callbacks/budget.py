@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class Budget(Callback):
-    """Keeps `model.progress`, the share of the run that is done, and `model.epoch`, and stops the run after `max_time` seconds of training in all.
+    """Keeps `model.progress` (the share of the run that is done) and `model.epoch`; stops the run after `max_time` seconds of training.
 
     The time counts over every session of a run: a run that was killed and resumed gets no more of it than one that never stopped.
     """

@@ -43,7 +43,7 @@ class Guard(Callback):
         line = f"the gradient is {norm.item()} at step {trainer.global_step}, batch {position}, images {images}"
         if self.strikes >= STRIKES:
             raise UserError(
-                f"{line}: {STRIKES} such steps in a row; the last checkpoint is good; type a lower optimizer.lr (now {optimizer.param_groups[0]['lr']:g}) "
-                "or trainer.precision=32 with another run_dir"
+                f"{line}: {STRIKES} such steps in a row; the last checkpoint is good; type a lower optimizer.lr "
+                f"(now {optimizer.param_groups[0]['lr']:g}) or trainer.precision=32 with another run_dir"
             )
         trainer.print(f"{line}: update dropped ({self.strikes} of {STRIKES} in a row ends the run)")

@@ -63,8 +63,8 @@ def _unfit_attention(resolution: int, widths: Sequence[int], patch: int, attenti
     if not set(attention) & set(sizes):
         closest = min(sizes, key=lambda size: abs(size - attention[0]))
         yield (
-            f"{KEY}.attention must name one or more of the feature-map sizes, which are {', '.join(map(str, sizes))} at data.resolution={resolution} and "
-            f"{KEY}.patch={patch}; got {', '.join(map(str, attention))}; type {KEY}.attention=[{closest}]"
+            f"{KEY}.attention must name one or more of the feature-map sizes, which are {', '.join(map(str, sizes))} "
+            f"at data.resolution={resolution} and {KEY}.patch={patch}; got {', '.join(map(str, attention))}; type {KEY}.attention=[{closest}]"
         )
     attended = [width for width, size in zip(widths, sizes, strict=True) if size in attention] + [widths[-1]]
     common = gcd(*attended)

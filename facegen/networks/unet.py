@@ -21,8 +21,8 @@ class UNet(nn.Module):
         resolution: side of the square image, in pixels; divisible by patch * 2 ** (len(widths) - 1).
         channels: channels of the input, and of the output unless `out_channels` is given.
         widths: channels of each stage; the feature maps are halved from stage to stage.
-        attention: feature-map sizes, in pixels after the patches, of the stages whose blocks are followed by self-attention. With any,
-            the middle of the network attends too; [] is a network without attention.
+        attention: feature-map sizes, in pixels after the patches, of the stages whose blocks are followed by self-attention, where they
+            occur. With any, the middle of the network attends too; [] is a network without attention.
         layers: blocks of a stage on the way down; one more on the way up.
         block: ResNet blocks (Ho et al. 2020) or ConvNeXt blocks (Liu et al. 2022).
         patch: side of the squares of pixels that are folded into channels before the network and unfolded after it.
