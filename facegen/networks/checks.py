@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import gcd
 
 from facegen.errors import UserError
@@ -61,18 +61,22 @@ def _unfit_attention(resolution: int, widths: Sequence[int], patch: int, attenti
         return
     sizes = feature_map_sizes(resolution, widths, patch)
     if not set(attention) & set(sizes):
-        closest = min(sizes, key=lambda size: abs(size - attention[0]))
+        closest, known, given = min(sizes, key=lambda size: abs(size - attention[0])), _listed(sizes), _listed(attention)
         yield (
-            f"{KEY}.attention must name one or more of the feature-map sizes, which are {', '.join(map(str, sizes))} "
-            f"at data.resolution={resolution} and {KEY}.patch={patch}; got {', '.join(map(str, attention))}; type {KEY}.attention=[{closest}]"
+            f"{KEY}.attention must name one or more of the feature-map sizes, which are {known} at data.resolution={resolution} "
+            f"and {KEY}.patch={patch}; got {given}; type {KEY}.attention=[{closest}]"
         )
     attended = [width for width, size in zip(widths, sizes, strict=True) if size in attention] + [widths[-1]]
     common = gcd(*attended)
     if common % head_dim:
         yield (
-            f"{KEY}.head_dim must divide the widths with attention, {', '.join(map(str, dict.fromkeys(attended)))}; got {head_dim}; "
+            f"{KEY}.head_dim must divide the widths with attention, {_listed(dict.fromkeys(attended))}; got {head_dim}; "
             f"type {KEY}.head_dim={_nearest_divisor(common, head_dim)}"
         )
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _nearest_divisor(number: int, wanted: int) -> int:
