@@ -19,7 +19,7 @@ demo: $(STAMP)
 	$(PY) sample.py ckpt=runs/demo figure=denoise seed=1000 out=runs/demo/denoise
 	@echo
 	@echo "faces:          runs/demo/faces/sheet.png"
-	@echo "denoising:      runs/demo/denoise/denoise.png and denoise.gif"
+	@echo "denoising:      runs/demo/denoise/denoise.png and denoise.webp"
 	@echo "loss curve:     runs/demo/loss.png"
 
 test: $(STAMP)

@@ -24,7 +24,7 @@ class Codec(Protocol):
 class Pixels:
     """The image itself: the codec of a model that works in pixel space."""
 
-    limit = 1.0
+    limit: float | None = 1.0
 
     def __init__(self, resolution: PositiveInt = 32, channels: PositiveInt = 3) -> None:
         self.shape = self.image_shape = (channels, resolution, resolution)

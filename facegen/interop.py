@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -83,7 +83,8 @@ class DiffusersSampler(Sampler):
         x = x / denoiser.schedule.prior_std()
         if not _finite(denoiser.schedule):
             denoiser = Rescheduled(denoiser, Linear(1000))
-        schedule, scheduler, seen = denoiser.schedule, self._over(denoiser.schedule), 0
+        schedule = cast(Discrete, denoiser.schedule)
+        scheduler, seen = self._over(schedule), 0
         calls = len(scheduler.timesteps)
         for call, t in enumerate(scheduler.timesteps):
             scale = _scale(scheduler, t)
@@ -135,12 +136,13 @@ def _parameters(function: Any) -> set[str]:
 def _scheduler_class(name: str) -> Any:
     """The scheduler class of diffusers with this very name, where it can be a sampler."""
     import diffusers.schedulers
+    from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
     names = [other for other in dir(diffusers.schedulers) if other.endswith("Scheduler")]
     if name not in names:
         raise UserError(f"sampler.scheduler must be a scheduler class of diffusers; got {name}{nearest(name, names)}; {ALTERNATIVES}")
-    found = getattr(diffusers.schedulers, name, None)
-    if not inspect.isclass(found) or not issubclass(found, diffusers.SchedulerMixin):
+    found: Any = getattr(diffusers.schedulers, name, None)
+    if not inspect.isclass(found) or not issubclass(found, SchedulerMixin):
         raise UserError(f"sampler.scheduler={name} needs a package or a version of diffusers that is not installed; {ALTERNATIVES}")
     options = _parameters(found.__init__)
     by_betas = {"trained_betas", "prediction_type"} <= options and "noise_sampler_seed" not in options

@@ -10,7 +10,7 @@ from typing import Any
 import facegen
 from facegen import checkpoint, schema
 from facegen.callbacks.ema import key
-from facegen.codecs import Pixels
+from facegen.codecs import Codec
 from facegen.diffusion.denoiser import Denoiser
 from facegen.errors import UserError
 
@@ -27,7 +27,7 @@ class Loaded:
     path: Path
     config: dict[str, Any]
     denoiser: Denoiser
-    codec: Pixels
+    codec: Codec
     provenance: dict[str, str]
     build: Build
     ema: str | None

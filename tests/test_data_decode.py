@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import struct
 import zlib
 
@@ -141,6 +142,19 @@ def test_a_truncated_file_is_corrupt(form):
 
 def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def test_a_png_may_tell_its_rotation_after_its_pixels():
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    sideways = layouts.picture(3, (32, 16))
+    early, plain = encoded(sideways, exif=exif), encoded(sideways)
+    (told,) = set(re.findall(rb"(?s).{4}eXIf.*?(?=.{4}IDAT)", early))
+    end = plain.rindex(b"IEND") - 4
+    late = plain[:end] + told + plain[end:]
+    picture = Picture(16, 3, "center")
+    assert np.array_equal(decode(late, picture), decode(early, picture))
+    assert not np.array_equal(decode(late, picture), decode(plain, picture))
 
 
 @pytest.mark.parametrize("side", [9_000, 20_000])

@@ -34,10 +34,12 @@ TINY: dict[str, Any] = {"resolution": 16, "channels": 3, "widths": [8, 16], "att
 
 
 def tiny(seed: int = 0, **options: Any) -> UNet:
-    """A small network whose last convolution is random too, so that everything reaches the output."""
+    """A small network in which what starts at zero is random too, so that everything reaches the output."""
     torch.manual_seed(seed)
     network = UNet(**TINY | options)
-    nn.init.normal_(network.unet.conv_out.weight, std=0.1)
+    for parameter in network.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.1)
     return network
 
 
@@ -94,8 +96,13 @@ def test_a_network_without_condition_ignores_one() -> None:
 
 
 @pytest.mark.parametrize("block", ["resnet", "convnext"])
-def test_a_fresh_network_answers_zero(block: str) -> None:
-    assert UNet(**TINY, block=block)(*batch()).abs().max() == 0
+def test_a_fresh_network_answers_zero_and_every_branch_of_it_is_silent(block: str) -> None:
+    network = UNet(**TINY, block=block)
+    assert network(*batch()).abs().max() == 0
+    x, embedding = torch.randn(2, 16, 4, 4), torch.randn(2, 32)
+    for middle in network.unet.mid_block.resnets:
+        assert torch.equal(middle(x, embedding), x)
+    assert torch.equal(network.unet.mid_block.attentions[0](x), x)
 
 
 def test_patches_are_pixel_unshuffle_before_and_shuffle_after() -> None:
@@ -207,7 +214,7 @@ def test_a_convnext_block_computes_the_formula(channels_in: int, channels_out: i
     torch.manual_seed(0)
     block = ConvNeXtBlock(channels_in, channels_out, 5).double()
     x, time = torch.randn(2, channels_in, 9, 9).double(), torch.randn(2, 5).double()
-    norm, expand, _, _, project = block.pointwise
+    norm, expand, project = block.expand[0], block.expand[1], block.project
     columns = F.unfold(x, 7, padding=3).view(2, channels_in, 49, 81)
     h = torch.einsum("bckp,ck->bcp", columns, block.depthwise.weight.view(channels_in, 49)) + block.depthwise.bias[:, None]
     h = h + block.time_shift[1](time * time.sigmoid())[:, :, None]

@@ -22,7 +22,7 @@ class Budget(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._since = time.monotonic() - self.elapsed
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         by_steps = trainer.global_step / trainer.max_steps if trainer.max_steps > 0 else 0.0
         pl_module.epoch = int(trainer.global_step / self.steps_per_epoch)
         pl_module.progress = min(max(by_steps, self.elapsed / self.max_time if self.max_time else 0.0), 1.0)

@@ -58,7 +58,9 @@ class EMA(Callback):
         for halflife in self.halflives:
             length = min(halflife, self.images * self.rampup)
             step = 1 - 0.5 ** (self._pending / length) if length else 1.0
-            torch._foreach_lerp_(list(self.averages[key(halflife)].values()), live, step)
+            torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage] (one kernel for all tensors)
+                list(self.averages[key(halflife)].values()), live, step
+            )
         self._pending = 0
 
     @contextmanager

@@ -36,7 +36,7 @@ class ProgressLine(Callback):
             self.task = self.bar.add_task("train", total=1.0, step=trainer.global_step, text="")
             self.bar.start()
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         now = time.monotonic()
         if trainer.global_step % trainer.log_every_n_steps == 0:
             since, images = self._lap

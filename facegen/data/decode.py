@@ -85,8 +85,6 @@ def _open(data: bytes) -> Image.Image:
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     if image.width * image.height > MAX_PIXELS:
         raise BadImage("mis-sized", f"more than {MAX_PIXELS >> 20} million pixels")
-    if image.format == "PNG":
-        image.load()  # a PNG may say after its pixels how it is turned
     return image
 
 

@@ -47,7 +47,8 @@ class FaceData(LightningDataModule):
         self.picture, self.resolution, self.channels = picture, picture.resolution, picture.channels
         self.batch_size, self.num_workers, self.seed, self.flip = batch_size, num_workers, seed, flip
         self.consumed = 0
-        self._open, self._source = opened, None
+        self._open = opened
+        self._source: Any = None
 
     def prepare(self) -> None:
         """Opens the data, once; packs it first where no cache has it."""

@@ -140,7 +140,7 @@ def _write(target: Path, start: int, pixels: np.ndarray) -> None:
     offset = np.lib.format.open_memmap(target, mode="r").offset
     with open(target, "r+b") as file:
         file.seek(offset + start * pixels[0].nbytes)
-        file.write(pixels)
+        file.write(pixels.data)
 
 
 @contextmanager

@@ -82,7 +82,7 @@ def _check_pixels(packed: PackedImages, picture: Picture) -> None:
     if images.shape != shape or images.dtype != np.uint8 or size != images.offset + images.nbytes:
         raise ValueError(f"images.npy has {size} bytes of shape {images.shape}, not {shape}")
     for row in np.linspace(0, count - 1, min(count, _SPOT_CHECKS)).astype(int):
-        if packed.good[row] and zlib.crc32(images[row]) != packed.sums[row]:
+        if packed.good[row] and zlib.crc32(images[row].data) != packed.sums[row]:
             raise ValueError(f"image {row} has another check sum")
 
 

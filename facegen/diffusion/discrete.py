@@ -23,6 +23,7 @@ class Discrete(Schedule):
     """
 
     default_prediction = "noise"
+    length: int
     default_times = UniformTimes()
 
     def __init__(self, betas: Tensor) -> None:

@@ -17,19 +17,16 @@ class ConvNeXtBlock(nn.Module):
         super().__init__()
         self.depthwise = nn.Conv2d(in_channels, in_channels, kernel_size=7, padding=3, groups=in_channels)
         self.time_shift = nn.Sequential(nn.SiLU(), nn.Linear(time_channels, in_channels))
-        self.pointwise = nn.Sequential(
-            nn.GroupNorm(1, in_channels),
-            nn.Conv2d(in_channels, expansion * out_channels, kernel_size=1),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Conv2d(expansion * out_channels, out_channels, kernel_size=1),
+        self.expand = nn.Sequential(
+            nn.GroupNorm(1, in_channels), nn.Conv2d(in_channels, expansion * out_channels, kernel_size=1), nn.GELU(), nn.Dropout(dropout)
         )
+        self.project = nn.Conv2d(expansion * out_channels, out_channels, kernel_size=1)
         self.shortcut = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, kernel_size=1)
 
     def forward(self, x: Tensor, time_embedding: Tensor) -> Tensor:
         """(B, in_channels, H, W) and (B, time_channels) to (B, out_channels, H, W)."""
         shifted = self.depthwise(x) + self.time_shift(time_embedding)[:, :, None, None]
-        return self.shortcut(x) + self.pointwise(shifted)
+        return self.shortcut(x) + self.project(self.expand(shifted))
 
 
 def replace_resnet_blocks(unet: nn.Module, time_channels: int, dropout: float) -> None:

@@ -11,11 +11,14 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from facegen.networks.checks import check_unet, feature_map_sizes
 from facegen.types import NonNegativeInt, PositiveInt, ProperFraction
 
+STARTS_AT_ZERO = ("conv2", "project", "to_out.0", "conv_out")  # the last layers of ResNet block, ConvNeXt block, attention and network
+
 
 class UNet(nn.Module):
     """A UNet with residual blocks and self-attention (Ho et al. 2020), by adapter over diffusers' `UNet2DModel`.
 
-    The last convolution starts at zero (Ho et al. 2020, Karras et al. 2022), so a fresh network answers 0 whatever it is asked.
+    The last layer of every residual branch and of the network starts at zero (as in the code of Ho et al. 2020 and Karras et al. 2022):
+    a fresh network answers 0 whatever it is asked, and learns faster (benchmarks/networks.py).
 
     Args:
         resolution: side of the square image, in pixels; divisible by patch * 2 ** (len(widths) - 1).
@@ -88,8 +91,10 @@ class UNet(nn.Module):
             replace_resnet_blocks(self.unet, time_channels, dropout)
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
-        for parameter in self.unet.conv_out.parameters():
-            nn.init.zeros_(parameter)
+        for name, module in self.unet.named_modules():
+            if name.endswith(STARTS_AT_ZERO):
+                for parameter in module.parameters():
+                    nn.init.zeros_(parameter)
         self.to(memory_format=self.memory_format)
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
