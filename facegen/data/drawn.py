@@ -19,6 +19,7 @@ class DrawnImages:
     """
 
     block = 64
+    filter = "none, drawn at its size"
     condition_names = CONDITION_NAMES
 
     def __init__(self, resolution: int, channels: int) -> None:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from facegen.data.cache import open_split
 from facegen.data.celeba import CelebAReader
-from facegen.data.decode import FILTER, Picture
+from facegen.data.decode import Picture
 from facegen.data.drawn import open_drawn
 from facegen.data.ffhq import FFHQReader
 from facegen.data.folder import FolderReader
@@ -89,7 +89,7 @@ class FaceData(LightningDataModule):
             "resolution": self.resolution,
             "channels": self.channels,
             "crop": self.picture.crop,
-            "filter": FILTER,
+            "filter": self._source.filter,
             "num_train": self.num_train,
             "num_val": self.num_val,
             "condition_names": list(self.condition_names),

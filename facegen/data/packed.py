@@ -40,9 +40,10 @@ class PackedImages:
     left_out: int
     stops: int
     block = 1
+    filter = FILTER
 
     @cached_property
-    def images(self) -> np.ndarray:
+    def images(self) -> np.memmap:
         """The pixels (N, C, H, W) uint8, a read-only memory map."""
         return np.load(self.folder / "images.npy", mmap_mode="r")
 
