@@ -33,6 +33,7 @@ class EMA(Callback):
         self.averages: dict[str, dict[str, Tensor]] = {}
         self._pending = 0  # images since the last optimizer step
         self._step = 0
+        self._live: list[Tensor] = []
 
     @staticmethod
     def parameters(model: LightningModule) -> dict[str, Tensor]:
@@ -42,24 +43,25 @@ class EMA(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._step = trainer.global_step
         live = self.parameters(pl_module)
+        self._live = list(live.values())
         for halflife in self.halflives:
             kept = self.averages.get(key(halflife), {})
             source = kept if kept.keys() == live.keys() else live
             self.averages[key(halflife)] = {name: source[name].detach().to(p.device, copy=True) for name, p in live.items()}
         self.averages = {key(halflife): self.averages[key(halflife)] for halflife in self.halflives}
 
+    @torch.no_grad()
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._pending += len(batch["image"]) * trainer.world_size
         if trainer.global_step == self._step:  # gradients are still accumulating
             return
         self._step = trainer.global_step
         self.images += self._pending
-        live = [p.detach() for p in self.parameters(pl_module).values()]
         for halflife in self.halflives:
             length = min(halflife, self.images * self.rampup)
             step = 1 - 0.5 ** (self._pending / length) if length else 1.0
             torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage] (one kernel for all tensors)
-                list(self.averages[key(halflife)].values()), live, step
+                list(self.averages[key(halflife)].values()), self._live, step
             )
         self._pending = 0
 

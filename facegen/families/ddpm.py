@@ -117,4 +117,5 @@ class DDPM(LightningModule):
         rate = self.optimizer_options.rate(self.global_step, self.progress, self.epoch)
         for group in self.optimizers(use_pl_optimizer=False).param_groups:
             group["lr"] = rate
-        self.log("train/lr", rate, batch_size=1)
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+            self.log("train/lr", rate, batch_size=1)
