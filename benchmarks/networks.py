@@ -74,7 +74,7 @@ def settings(options: argparse.Namespace) -> Iterator[tuple[tuple[str, ...], Cal
 def take_turns(functions: list[Callable[[], None]], rounds: int, calls: int) -> list[float]:
     """The fastest round of each function, in milliseconds a call."""
     best = [float("inf")] * len(functions)
-    for _ in range(rounds + 1):  # the first round warms up: its times include the choice of kernels and are beaten by the next
+    for _ in range(rounds + 1):  # one more round than asked for: the first includes the choice of kernels
         for i, function in enumerate(functions):
             start = time.perf_counter()
             for _ in range(calls):

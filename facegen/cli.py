@@ -24,8 +24,8 @@ def spelled_for_hydra(argument: str, sweep: bool) -> str:
     if not equals or key.startswith(("-", "+", "~", "hydra")):
         return argument
     plain = value[:1] not in ("'", '"', "[", "{") and not (sweep and "," in value)
-    if key in PATHS and plain and re.search(r"[^\w./-]", value):
-        value = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    if key in PATHS and plain and value not in ("", "null"):
+        value = "'" + value.replace("'", "\\'") + "'"
     return f"{'++' if '.' in key else ''}{key}={value}"
 
 
@@ -63,8 +63,12 @@ def in_plain_words(name: str) -> Iterator[None]:
 
     try:
         yield
-    except (UserError, HydraException, OmegaConfBaseException) as error:
-        if os.environ.get("FACEGEN_DEBUG") == "1":
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    except (UserError, HydraException, OmegaConfBaseException, ValueError) as error:
+        of_hydra = not isinstance(error, ValueError) or "Config group override" in str(error)
+        if os.environ.get("FACEGEN_DEBUG") == "1" or not of_hydra:
             raise
         raise SystemExit(fail(*lines_of(error, name))) from None
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from facegen import schema
-from facegen.errors import UserError
+from facegen.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from facegen.loading import Loaded
@@ -43,12 +43,16 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     Raises UserError with one line for each problem.
     """
     config = _plain(cfg)
-    problems = [line for group in GROUPS for line in schema.check_value(config, group, Any, group)]
+    problems = _unknown(config, (*GROUPS, "seed", "run_dir"))
+    problems += [f"{group} must be chosen, {group}=NAME; got null" for group in GROUPS if config.get(group) is None]
+    problems += [line for group in GROUPS if config.get(group) is not None for line in schema.check_value(config, group, Any, group)]
     problems += schema.check_value(config, "seed", schema.types.NonNegativeInt, "seed")
-    echoes = tuple(_interpolated(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))))
+    problems += schema.check_value(config, "run_dir", str | None, "run_dir")
+    echoed = _interpolated(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False)))
+    echoes = tuple(f"{path}{end}" for path in echoed for end in (" ", "."))
     problems = [line for line in problems if not line.startswith(echoes)]  # told where the value was given
     if not problems:
-        problems = [*_beyond_the_schedule(config), *_network_problems(config), *_time_problems(config)]
+        problems = [*_beyond_the_schedule(config), *_uneven_batch(config), *_network_problems(config), *_time_problems(config)]
     if problems:
         raise UserError(*problems)
     config["run_dir"] = config["run_dir"] or _default_run_dir()
@@ -57,6 +61,18 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+
+
+def _unknown(config: dict[str, Any], known: Collection[str]) -> list[str]:
+    """A dotted key makes its group where there is none: told apart here."""
+    return [f"{key} is not a setting{nearest(key, known)}; allowed: {', '.join(known)}" for key in config if key not in known]
+
+
+def _uneven_batch(config: dict[str, Any]) -> Iterator[str]:
+    batch, processes = config["data"]["batch_size"], config["trainer"]["devices"] * config["trainer"]["nodes"]
+    if batch % processes:
+        fitting = -(-batch // processes) * processes
+        yield f"data.batch_size must be a multiple of the {processes} devices that share it; got {batch}; type data.batch_size={fitting}"
 
 
 def _beyond_the_schedule(config: dict[str, Any]) -> Iterator[str]:
@@ -77,7 +93,8 @@ def _interpolated(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
 def _time_problems(config: dict[str, Any]) -> list[str]:
     from facegen.duration import seconds
 
-    return _problems(lambda: seconds(config["trainer"]["max_time"] or 1, "trainer.max_time"))
+    time = config["trainer"]["max_time"]
+    return [] if time is None else _problems(lambda: seconds(time, "trainer.max_time"))
 
 
 def _network_problems(config: dict[str, Any]) -> list[str]:
@@ -139,7 +156,8 @@ def sample(cfg: DictConfig) -> SampleResult:
     }
     wanted = {**options, "ckpt": str, "ema": str | None}
     config["ema"] = None if config["ema"] is None else str(config["ema"])  # a half-life is read as a number
-    problems = [line for key, kind in wanted.items() for line in schema.check_value(config, key, kind, key)]
+    problems = _unknown(config, [*wanted, "sampler"])
+    problems += [line for key, kind in wanted.items() for line in schema.check_value(config, key, kind, key)]
     if "_target_" in (config.get("sampler") or {}):
         problems += schema.check(config["sampler"], "sampler")
     if problems:

@@ -57,19 +57,26 @@ def load(ckpt: str | Path, build: Build, ema: str | None = None) -> Loaded:
     stored = checkpoint.read(path)
     head = checkpoint.header(stored, path)
     checkpoint.check_targets(head.config, schema.TARGETS)
-    problems = list(schema.check(head.config["model"], "model"))
+    problems = list(schema.check(head.config.get("model", {}), "model"))
     if problems:
         raise UserError(*(f"{path}: {line}" for line in problems))
     model = build(head.config["model"])
-    model.load_state_dict(stored["state_dict"], strict=True)
+    if getattr(model, "family", None) != head.family:
+        raise UserError(
+            f"{path} says it is of model={head.family}, but its configuration is of another: use a checkpoint that train.py wrote"
+        )
     halflife = _halflife(ema, head.config, stored.get("ema", {}), path)
-    if halflife:
-        model.load_state_dict(stored["ema"][halflife], strict=False)
+    try:
+        model.load_state_dict(stored["state_dict"], strict=True)
+        model.load_state_dict(stored["ema"][halflife] if halflife else {}, strict=False)
+    except (KeyError, RuntimeError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} does not hold the weights that its configuration asks for ({reason}): use another checkpoint") from error
     provenance = {
         "facegen": facegen.__version__,
         "checkpoint": path.name,
         "family": head.family,
-        "step": str(stored["global_step"]),
+        "step": str(stored.get("global_step", "unknown")),
         "ema": halflife or "raw",
         "data": str(head.data.get("fingerprint", "")),
     }

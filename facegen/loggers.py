@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,8 +22,7 @@ class CsvLogger(Logger):
         self.path = path
         self.rows: dict[int, dict[str, str]] = {}
         if path.exists():
-            with path.open(newline="") as handle:
-                self.rows = {int(row.pop("step")): {k: v for k, v in row.items() if v} for row in csv.DictReader(handle) if row.get("step")}
+            self.rows = dict(_rows(path))
         self._columns = [c for row in self.rows.values() for c in row]
 
     @property
@@ -63,6 +63,14 @@ class CsvLogger(Logger):
             writer.writeheader()
             writer.writerows({"step": step, **row} for step, row in sorted(self.rows.items()))
         temporary.replace(self.path)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a metrics file by step, less those that a power cut has cut short."""
+    text = path.read_text(errors="replace").replace("\0", "")
+    for row in csv.DictReader(text.splitlines()):
+        if (step := row.pop("step", "") or "").isdigit() and None not in row:
+            yield int(step), {key: value for key, value in row.items() if value}
 
 
 class Loggers:

@@ -155,9 +155,11 @@ def _stages(studio: Studio, seeds: range, out: Path) -> SampleResult:
     seen = [(step, path) for step, path in previews(run_dir).items() if _shows(path, seeds)] if run_dir else []
     if len(seen) >= len(checkpoints):
         rows = [(step, images.split_grid(path)[: len(seeds)]) for step, path in _some(seen)]
+        facts = {"figure": "stages", "drawn": "by the run, as its previews", "seeds": f"{seeds[0]}..{seeds[-1]}"}
     else:
         rows = [(stage.step, stage.draw(seeds, f"step {stage.step}")) for stage in map(studio.at, _some(checkpoints))]
-    path = save_rows([(f"step {step:,}", tiles) for step, tiles in rows], out / "stages.png", _about(studio, seeds))
+        facts = _about(studio, seeds)
+    path = save_rows([(f"step {step:,}", tiles) for step, tiles in rows], out / "stages.png", facts)
     return SampleResult(out, [path])
 
 

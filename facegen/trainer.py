@@ -13,6 +13,8 @@ from facegen.duration import seconds
 from facegen.errors import UserError
 from facegen.types import NonNegativeInt, PositiveInt
 
+DEFAULT_STEPS = 20_000
+
 
 class TrainerOptions:
     """How long and on what a model is trained.
@@ -20,8 +22,8 @@ class TrainerOptions:
     Args:
         accelerator, devices, nodes, strategy: as in Lightning; `ddp` starts a process for each device.
         precision: `auto` is bf16 where the machine has it in hardware and 32 elsewhere.
-        max_steps: optimizer steps in all.
-        max_epochs: passes over the training images in all; null leaves it to `max_steps`.
+        max_steps: optimizer steps in all; 20,000 where neither they nor `max_epochs` nor `max_time` are given.
+        max_epochs: passes over the training images in all; with `max_steps` as well, the run ends at the lower of the two.
         max_time: training time in all, over every session of the run: 90 (seconds), 8m, 1h30m, 00:08:00.
         accumulate: batches whose gradients are added up for one optimizer step.
         log_every, validate_every: optimizer steps between two log lines, and between two measurements of the held-out loss.
@@ -36,7 +38,7 @@ class TrainerOptions:
         nodes: PositiveInt = 1,
         strategy: Literal["auto", "ddp"] = "auto",
         precision: Literal["auto", "32", "bf16", "16"] = "auto",
-        max_steps: PositiveInt = 20_000,
+        max_steps: PositiveInt | None = None,
         max_epochs: PositiveInt | None = None,
         max_time: str | float | None = None,
         accumulate: PositiveInt = 1,
@@ -64,7 +66,8 @@ class TrainerOptions:
         """The Trainer of a run whose training set is passed once in `steps_per_epoch` optimizer steps."""
         if self.threads:
             torch.set_num_threads(self.threads)
-        max_steps = round(self.max_epochs * steps_per_epoch) if self.max_epochs else self.max_steps
+        limits = [self.max_steps, self.max_epochs and round(self.max_epochs * steps_per_epoch)]
+        max_steps = min((limit for limit in limits if limit), default=-1 if self.max_time else DEFAULT_STEPS)
         precision = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[self.precision]
         return Trainer(
             accelerator=self.accelerator,
@@ -72,7 +75,7 @@ class TrainerOptions:
             num_nodes=self.nodes,
             strategy=self.strategy,
             precision=precision,  # type: ignore[arg-type]
-            max_steps=max(max_steps, 1),
+            max_steps=max_steps,
             max_epochs=-1,
             accumulate_grad_batches=self.accumulate,
             val_check_interval=self.validate_every * self.accumulate,

@@ -43,12 +43,13 @@ def fit(config: dict[str, Any], run: RunDir, build: Build) -> TrainResult:
     """Trains the run, or continues it from its newest good checkpoint; `build` makes an object of a configuration node."""
     warnings.filterwarnings("ignore", module="lightning.*")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    data = build(config["data"])
-    data.prepare()
     torch.manual_seed(mix(config["seed"], "weights"))
-    model = build(config["model"])
+    model, data = build(config["model"]), build(config["data"])
+    parts = {name: build(config[name]) for name in ("trainer", "ema", "logger")}
+    parts |= {name: build(config[name], run_dir=str(run.path)) for name in ("checkpoint", "preview")}
+    data.prepare()  # what may take minutes comes last
     _warn_of_leftover(model.denoiser.schedule)
-    trainer = _trainer(config, run, model, data, build)
+    trainer = _trainer(config, run, model, data, parts)
     latest = run.latest(_say)
     if latest and _is_finished(latest, trainer):
         _say(f"{run.path} is finished; to go on type a higher trainer.max_steps or trainer.max_time, to start anew another run_dir")
@@ -61,31 +62,30 @@ def fit(config: dict[str, Any], run: RunDir, build: Build) -> TrainResult:
     except Preempted as stop:
         return _preempted(run, trainer, stop)
     metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
-    if trainer.is_global_zero:
+    if trainer.is_global_zero and (run.path / "metrics.csv").exists():  # a run shorter than trainer.log_every has no curve
         from facegen.figures.curves import loss_curve
 
         loss_curve(run.path)
     return TrainResult(run.path, run.latest(_say), trainer.global_step, metrics)
 
 
-def _trainer(config: dict[str, Any], run: RunDir, model: Any, data: Any, build: Build) -> Trainer:
-    options = build(config["trainer"])
+def _trainer(config: dict[str, Any], run: RunDir, model: Any, data: Any, parts: dict[str, Any]) -> Trainer:
+    options, ema, keep = parts["trainer"], parts["ema"], parts["checkpoint"]
     if options.compile:
         model.denoiser.network.compile()
     steps_per_epoch = data.num_train / data.batch_size / options.accumulate
-    ema, budget = build(config["ema"]), Budget(options.max_time, steps_per_epoch)
-    keep = build(config["checkpoint"], run_dir=str(run.path))
+    budget = Budget(options.max_time, steps_per_epoch)
     callbacks = [
         budget,
         Guard(config["optimizer"]["clip"]),
         ema,
         Stamp(Header(model.family, config, data.facts())),
         ProgressLine(ema, budget),
-        build(config["preview"], run_dir=str(run.path)),
+        parts["preview"],
         keep,
         Preempt(keep),
     ]
-    loggers = build(config["logger"]).build(run.path, config)
+    loggers = parts["logger"].build(run.path, config)
     return options.build(run.path, callbacks, loggers, [DurableCheckpointIO()], steps_per_epoch)
 
 
@@ -93,7 +93,7 @@ def _is_finished(latest: Path, trainer: Trainer) -> bool:
     stored = read(latest, mmap=True)
     budget = next(c for c in trainer.callbacks if isinstance(c, Budget))
     elapsed = stored["callbacks"].get(budget.state_key, {}).get("elapsed", 0.0)
-    return stored["global_step"] >= trainer.max_steps or (budget.max_time is not None and elapsed >= budget.max_time)
+    return 0 < trainer.max_steps <= stored["global_step"] or (budget.max_time is not None and elapsed >= budget.max_time)
 
 
 def _preempted(run: RunDir, trainer: Trainer, stop: Preempted) -> TrainResult:
@@ -104,7 +104,7 @@ def _preempted(run: RunDir, trainer: Trainer, stop: Preempted) -> TrainResult:
 
 def resume_command() -> str:
     """The command line of this process, which continues its run when it is typed again."""
-    return shlex.join(["python", *(a.removeprefix("++") for a in sys.argv)])
+    return shlex.join(["python", *sys.orig_argv[1:]])
 
 
 def _warn_of_leftover(schedule: Any) -> None:

@@ -41,6 +41,12 @@ WRONG = [
     ("model.network.attention=[5]", r"model.network.attention must name one or more of the feature-map sizes"),
     ("seed=-1", r"seed must be greater than or equal to 0; got -1"),
     ("model={", r"the command line cannot be read"),
+    ("trainner.max_steps=5", r"trainner is not a setting \(did you mean 'trainer'\?\)"),
+    ("model.seeds=3", r"model.seeds is not an option of DDPM \(did you mean 'seed'\?\)"),
+    ("model=null", r"Config group override must be a string or a list"),
+    ("ema=null", r"ema must be chosen, ema=NAME; got null"),
+    ("optimizer.lr=inf", r"optimizer.lr must be less than inf"),
+    ("trainer.devices=3", r"data.batch_size must be a multiple of the 3 devices that share it; got 64; type data.batch_size=66"),
     ("trainer.max_time=soon", r"trainer.max_time must be a time above 0 such as 90, 8m"),
 ]
 

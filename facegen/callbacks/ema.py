@@ -26,7 +26,7 @@ class EMA(Callback):
     """
 
     def __init__(self, halflives: list[float] = [10_000.0], rampup: ProperFraction = 0.05) -> None:  # noqa: B006 (never changed)
-        if not halflives or min(halflives) <= 0 or len(set(halflives)) < len(halflives):
+        if not halflives or not all(0 < h < float("inf") for h in halflives) or len(set(halflives)) < len(halflives):
             raise UserError(f"ema.halflives must be one or more different numbers of images above 0; got {halflives}")
         self.halflives, self.rampup = list(halflives), rampup
         self.images = 0

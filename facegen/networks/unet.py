@@ -18,7 +18,8 @@ class UNet(nn.Module):
     """A UNet with residual blocks and self-attention (Ho et al. 2020), by adapter over diffusers' `UNet2DModel`.
 
     The last layer of every residual branch and of the network starts at zero (as in the code of Ho et al. 2020 and Karras et al. 2022):
-    a fresh network answers 0 whatever it is asked, and learns faster (benchmarks/networks.py).
+    a fresh network answers 0 whatever it is asked, and learns faster at first (unet_1m on 32 px faces: held-out loss 0.45 against 0.50
+    after 400 steps, 0.262 against 0.263 after 1000).
 
     Args:
         resolution: side of the square image, in pixels; divisible by patch * 2 ** (len(widths) - 1).
