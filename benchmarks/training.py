@@ -15,6 +15,7 @@ import csv
 import itertools
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -200,6 +201,7 @@ def main() -> None:
     if sys.argv[1:2] == ["alone"]:  # a process that `itself` has started
         globals()[sys.argv[2]](**json.loads(sys.argv[3]))
         return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what it has started ends with it
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     common = argparse.ArgumentParser(add_help=False)

@@ -65,8 +65,14 @@ class DDPM(LightningModule):
         """What the denoiser is told beside the noisy image: nothing here; families that are told something override this."""
         return None
 
+    def _reseed(self, key: int) -> None:
+        # Not torch.manual_seed: where CUDA is built in but not in use, it files away a stack trace at each call and keeps it.
+        torch.default_generator.manual_seed(key)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(key)
+
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        torch.manual_seed(mix(self.seed, "step", self.global_rank, batch["position"]))
+        self._reseed(mix(self.seed, "step", self.global_rank, batch["position"]))
         x_0 = self.codec.encode(batch["image"])
         u = torch.rand(len(x_0), device=x_0.device)
         eps = torch.randn_like(x_0)
