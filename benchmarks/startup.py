@@ -46,10 +46,13 @@ class Observed:
         return self.reports[0][0]
 
 
-def watch(command: list[str], step: bytes, seconds: float, limit: float = 600.0) -> Observed:
-    """Runs `command` until `seconds` after its first step, then kills it; `step` matches its reports of finished steps."""
+def watch(command: list[str], step: bytes, seconds: float, every: float = 0.0, limit: float = 600.0) -> Observed:
+    """Runs `command` until `seconds` after its first step, then kills it; `step` matches its reports of finished steps.
+
+    Its memory is read `every` so many seconds, not at all at 0: each reading walks the page tables of the process and holds it up.
+    """
     observed, text = Observed(0.0, []), b""
-    for now, chunk, memory in output(command):
+    for now, chunk, memory in output(command, every):
         text = text[-4000:] + chunk
         for found in re.finditer(step, text):
             if int(found[1]) > (observed.reports[-1][1] if observed.reports else 0):
@@ -62,7 +65,7 @@ def watch(command: list[str], step: bytes, seconds: float, limit: float = 600.0)
     return observed
 
 
-def output(command: list[str]) -> Iterator[tuple[float, bytes, float]]:
+def output(command: list[str], every: float) -> Iterator[tuple[float, bytes, float]]:
     """What `command` says, as (seconds since its start, bytes, MB of memory it holds), until it ends or the caller stops listening."""
     start = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=offline(), start_new_session=True)
@@ -74,7 +77,7 @@ def output(command: list[str]) -> Iterator[tuple[float, bytes, float]]:
             while chunk:
                 heard = selector.select(timeout=0.25)
                 now = time.perf_counter() - start
-                if now - polled > 0.25:
+                if every and now - polled > every:
                     held, polled = memory(process.pid), now
                 if heard:
                     chunk = os.read(process.stdout.fileno(), 1 << 16)

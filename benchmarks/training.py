@@ -31,6 +31,7 @@ from startup import ROOT, STEP, Observed, offline, watch
 WARM_UP = 10  # steps; also the steps between two rows of train.py's metrics
 IMAGES = 20_000  # in the bare loop's memory
 NEVER = 1_000_000_000
+MEMORY_EVERY = 2.0  # seconds between two readings of a process's memory
 STEPS = {"facegen": STEP, "diffusers": rb"Epoch 0:[^\r]*\| (\d+)/", "lucidrains": rb"loss: [^\r]*\| (\d+)/"}
 TOO_SHORT = "fewer than twenty steps were seen; type a larger --seconds"
 
@@ -127,7 +128,9 @@ def peers(options: argparse.Namespace) -> None:
         for turn in range(options.rounds + 1):
             for name, precision in itertools.product(options.systems, options.precisions):
                 run_dir = tempfile.mkdtemp(dir=scratch)
-                observed = watch(peer_command(options, name, precision, run_dir), STEPS[name], options.seconds if turn else 0.0)
+                observed = watch(
+                    peer_command(options, name, precision, run_dir), STEPS[name], options.seconds if turn else 0.0, MEMORY_EVERY
+                )
                 what = f"{name}, {precision}: {'first step' if turn else 'very first start, first step'} after {observed.first_step:.1f} s"
                 if turn:
                     rate = logged_rate(run_dir, options.batch) if name == "facegen" else reported_rate(observed.reports, options.batch)

@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import Logger
 
 from facegen.duration import seconds
 from facegen.errors import UserError
+from facegen.memory import keep_freed_memory
 from facegen.types import NonNegativeInt, PositiveInt
 
 DEFAULT_STEPS = 20_000
@@ -66,6 +67,7 @@ class TrainerOptions:
         """The Trainer of a run whose training set is passed once in `steps_per_epoch` optimizer steps."""
         if self.threads:
             torch.set_num_threads(self.threads)
+        keep_freed_memory()
         limits = [self.max_steps, self.max_epochs and round(self.max_epochs * steps_per_epoch)]
         max_steps = min((limit for limit in limits if limit), default=-1 if self.max_time else DEFAULT_STEPS)
         precision = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[self.precision]

@@ -31,9 +31,11 @@ class Guard(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.clip or float("inf"))
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
         if torch.isfinite(norm):
             self.strikes = 0
+            if 0 < self.clip < norm:
+                torch.nn.utils.clip_grads_with_norm_(parameters, self.clip, norm)
             return
         for p in parameters:
             p.grad = None

@@ -36,10 +36,14 @@ class DrawnImages:
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The images (B, C, H, W) uint8 and conditions (B, K) float32 of `indices` (B,)."""
-        blocks = [self._block(int(number)) for number in indices // self.block]
-        places = indices % self.block
-        images, labels = ([part[place] for part, place in zip(parts, places, strict=True)] for parts in zip(*blocks, strict=True))
-        return np.stack(images), np.stack(labels)
+        numbers, places = np.divmod(indices, self.block)
+        images = np.empty((len(indices), self.channels, self.resolution, self.resolution), np.uint8)
+        labels = np.empty((len(indices), len(self.condition_names)), np.float32)
+        for number in set(numbers.tolist()):  # few: the order of training keeps blocks together
+            here = numbers == number
+            drawn, known = self._block(number)
+            images[here], labels[here] = drawn[places[here]], known[places[here]]
+        return images, labels
 
     def _block(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         if number not in self._blocks:

@@ -88,7 +88,8 @@ class DDPM(LightningModule):
             perturbation=extra,
         )
         loss = losses.mean()
-        self.log("train/loss", loss, batch_size=len(x_0))
+        if self._logs_this_step():
+            self.log("train/loss", loss, batch_size=len(x_0))
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -123,5 +124,9 @@ class DDPM(LightningModule):
         rate = self.optimizer_options.rate(self.global_step, self.progress, self.epoch)
         for group in self.optimizers(use_pl_optimizer=False).param_groups:
             group["lr"] = rate
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+        if self._logs_this_step():
             self.log("train/lr", rate, batch_size=1)
+
+    def _logs_this_step(self) -> bool:
+        """Whether Lightning writes what is logged now: a step whose numbers nobody sees need not be told to it."""
+        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0
