@@ -53,6 +53,7 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     problems = [line for line in problems if not line.startswith(echoes)]  # told where the value was given
     if not problems:
         problems = [*_beyond_the_schedule(config), *_uneven_batch(config), *_network_problems(config), *_time_problems(config)]
+        problems += _data_problems(config)
     if problems:
         raise UserError(*problems)
     config["run_dir"] = config["run_dir"] or _default_run_dir()
@@ -102,6 +103,16 @@ def _network_problems(config: dict[str, Any]) -> list[str]:
 
     options = {key: value for key, value in config["model"]["network"].items() if key != "_target_"}
     return _problems(lambda: check_unet(**options))
+
+
+def _data_problems(config: dict[str, Any]) -> list[str]:
+    """What can be said of the data without opening it: the crop, and whether there is a folder with something in it."""
+    from facegen.data.decode import Picture
+    from facegen.data.readers import READERS
+
+    data = config["data"]
+    reader = READERS.get(data["_target_"].rpartition(".")[2])  # None: drawn, not read
+    return _problems(lambda: reader(Picture(data["resolution"], data["channels"], data["crop"])).located(data["root"])) if reader else []
 
 
 def _problems(check: Callable[[], object]) -> list[str]:

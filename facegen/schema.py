@@ -72,7 +72,7 @@ def signature(target: str) -> dict[str, tuple[Any, Any]]:
     for node in tree.body:  # aliases such as BetaScaling = Literal[...]
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             scope[node.targets[0].id] = _evaluate(node.value, scope)
-    arguments = found.args if isinstance(found, ast.FunctionDef) else _arguments_of_init(found)
+    arguments = found.args if isinstance(found, ast.FunctionDef) else _arguments_of_init(found, tree)
     plain, keyword = arguments.args, arguments.kwonlyargs
     defaults = [None] * (len(plain) - len(arguments.defaults)) + arguments.defaults + arguments.kw_defaults
     return {
@@ -82,9 +82,14 @@ def signature(target: str) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def _arguments_of_init(found: ast.ClassDef) -> ast.arguments:
-    init = next((node for node in found.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"), None)
-    return init.args if init else ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
+def _arguments_of_init(found: ast.ClassDef, module: ast.Module) -> ast.arguments:
+    """Of the class or, where it has none, of the nearest base in the same module."""
+    if init := next((node for node in found.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"), None):
+        return init.args
+    names = [base.id for base in found.bases if isinstance(base, ast.Name)]
+    bases = [node for node in module.body if isinstance(node, ast.ClassDef) and node.name in names]
+    empty = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
+    return _arguments_of_init(bases[0], module) if bases else empty
 
 
 def _evaluate(node: ast.expr | None, scope: dict[str, Any]) -> Any:

@@ -42,8 +42,11 @@ def test_an_allowed_class_exists_and_its_signature_is_read_right(target: str) ->
 
 
 @pytest.mark.parametrize("experiment", [None, *EXPERIMENTS])
-def test_every_experiment_is_a_valid_configuration(experiment: str | None) -> None:
-    config = resolve(configure("train", *([f"experiment={experiment}"] if experiment else [])))
+def test_every_experiment_is_a_valid_configuration(experiment: str | None, tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").touch()
+    config = resolve(
+        configure("train", *([f"experiment={experiment}", f"++data.root={tmp_path}"] if experiment not in (None, "demo") else []))
+    )
     assert all(group in config for group in GROUPS)
 
 

@@ -166,7 +166,10 @@ def test_a_folder_is_read_through_and_only_for_images(tmp_path):
 
 @pytest.mark.parametrize("reader", [CelebAReader, FFHQReader, UTKFaceReader, FolderReader])
 def test_a_missing_root_an_absent_folder_and_an_empty_one_are_user_errors(tmp_path, reader):
-    for root, what in ((None, "not given"), (tmp_path / "absent", "no folder"), (tmp_path, "no images")):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").touch()
+    cases = ((None, "not given"), (tmp_path / "absent", "no folder"), (tmp_path / "empty", "is empty"), (tmp_path, "no images"))
+    for root, what in cases:
         with pytest.raises(UserError, match=rf"^data\.root.*{what}.*must hold.*data\.root=FOLDER$"):
             reader(Picture(32, 3, reader.crops[0])).scan(root)
 

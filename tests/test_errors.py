@@ -99,6 +99,15 @@ def test_missing_data_is_told_before_anything_is_built(data: str, given: tuple[s
     assert "type data.root=FOLDER" in lines[0]
 
 
+@pytest.mark.parametrize("arguments", [("data=celeba64",), ("data=folder", "data.crop=round"), ("seed=-1",), ("modle=ddpm",)])
+def test_a_mistake_of_the_command_line_is_told_without_importing_torch(arguments: tuple[str, ...]) -> None:
+    command = [sys.executable, "-X", "importtime", "train.py", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "| hydra\n" in done.stderr
+    assert not re.search(r"\| +(torch|lightning|diffusers)\n", done.stderr)
+
+
 def test_debugging_shows_the_traceback() -> None:
     import os
 

@@ -16,17 +16,13 @@ from typing import Any
 import yaml
 
 from facegen.data.cache import write_problems
-from facegen.data.celeba import CelebAReader
 from facegen.data.decode import Picture
-from facegen.data.ffhq import FFHQReader
-from facegen.data.folder import FolderReader
 from facegen.data.pack import pack
+from facegen.data.readers import READERS
 from facegen.data.records import Problem, Reader
-from facegen.data.utkface import UTKFaceReader
 from facegen.errors import UserError, nearest
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
-READERS = {"CelebA": CelebAReader, "FFHQ": FFHQReader, "UTKFace": UTKFaceReader, "Folder": FolderReader}
 _PICTURE = ("resolution", "channels", "crop")
 _EXAMPLES = 3
 

@@ -9,26 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from facegen.data.cache import open_split
-from facegen.data.celeba import CelebAReader
 from facegen.data.decode import Picture
 from facegen.data.drawn import open_drawn
-from facegen.data.ffhq import FFHQReader
-from facegen.data.folder import FolderReader
 from facegen.data.loading import Batches, HeldOut, Stream, loader
-from facegen.data.utkface import UTKFaceReader
+from facegen.data.readers import READERS
+from facegen.data.records import Reader
 from facegen.errors import UserError
 from facegen.images import to_float
 from facegen.types import NonNegativeInt, PositiveInt, ProperFraction
 
-Channels = Literal[1, 3]
-OnBad = Literal["error", "skip"]
 Open = Callable[[], tuple[Any, np.ndarray, np.ndarray]]  # a Source, the numbers to train on and those held out
 
 
@@ -141,94 +137,67 @@ class FaceData(LightningDataModule):
         self.consumed = state_dict["consumed"]
 
 
-class CelebA(FaceData):
-    """CelebA's aligned pictures with 40 attributes; `val_fraction` counts only where the official split has no part."""
+class FaceFiles(FaceData):
+    """Faces in image files: packed once to their final size, then read by memory map.
+
+    Args:
+        root: the folder that holds the files, laid out as the subclass says.
+        resolution, channels: of the images, in pixels; 3 channels are RGB, 1 is grey.
+        batch_size: images in a batch, over all devices.
+        seed: root of the order and of the flips.
+        crop: which part of a file is the face; each layout has its own choices, which the error names.
+        num_workers: processes that read; 0 reads in the training process, which is fastest from the packed cache.
+        flip: mirror half of the training images.
+        val_fraction: share that is held out where the layout has no official split, in [0, 1).
+        on_bad: what a bad file or label does: `error` stops, `skip` leaves it out; both list it in the cache's bad.csv.
+        cache_dir: where packed data lies; null is $FACEGEN_CACHE or ~/.cache/facegen.
+        limit: keep so many images, chosen by their names; null keeps all.
+    """
+
+    reader: ClassVar[type[Reader]]
 
     def __init__(
         self,
         root: str | None,
         resolution: PositiveInt,
-        channels: Channels,
-        crop: Literal["d2c", "center140", "center148", "center178", "center108", "squash"],
+        channels: Literal[1, 3],
         batch_size: PositiveInt,
         seed: int,
+        crop: str = "square",
         num_workers: NonNegativeInt = 0,
         flip: bool = True,
         val_fraction: ProperFraction = 0.05,
-        on_bad: OnBad = "error",
+        on_bad: Literal["error", "skip"] = "error",
         cache_dir: str | None = None,
         limit: PositiveInt | None = None,
     ) -> None:
-        reader = CelebAReader(Picture(resolution, channels, crop))
+        reader = self.reader(Picture(resolution, channels, crop))
         opened = partial(open_split, reader, val_fraction, root, cache_dir, on_bad, limit)
         super().__init__(reader.picture, opened, batch_size, num_workers, seed, flip)
 
 
-class FFHQ(FaceData):
-    """FFHQ; the official last 10,000 are held out, or `val_fraction` of a part of it."""
+class CelebA(FaceFiles):
+    """CelebA's aligned pictures with 40 attributes and the official split."""
 
-    def __init__(
-        self,
-        root: str | None,
-        resolution: PositiveInt,
-        channels: Channels,
-        batch_size: PositiveInt,
-        seed: int,
-        num_workers: NonNegativeInt = 0,
-        flip: bool = True,
-        val_fraction: ProperFraction = 0.05,
-        on_bad: OnBad = "error",
-        cache_dir: str | None = None,
-        limit: PositiveInt | None = None,
-    ) -> None:
-        reader = FFHQReader(Picture(resolution, channels))
-        opened = partial(open_split, reader, val_fraction, root, cache_dir, on_bad, limit)
-        super().__init__(reader.picture, opened, batch_size, num_workers, seed, flip)
+    reader = READERS["CelebA"]
 
 
-class UTKFace(FaceData):
-    """UTKFace with gender, ten age groups and five races; `val_fraction` is held out."""
+class FFHQ(FaceFiles):
+    """FFHQ; the official last 10,000 are held out."""
 
-    def __init__(
-        self,
-        root: str | None,
-        resolution: PositiveInt,
-        channels: Channels,
-        batch_size: PositiveInt,
-        seed: int,
-        num_workers: NonNegativeInt = 0,
-        flip: bool = True,
-        val_fraction: ProperFraction = 0.05,
-        on_bad: OnBad = "error",
-        cache_dir: str | None = None,
-        limit: PositiveInt | None = None,
-    ) -> None:
-        reader = UTKFaceReader(Picture(resolution, channels))
-        opened = partial(open_split, reader, val_fraction, root, cache_dir, on_bad, limit)
-        super().__init__(reader.picture, opened, batch_size, num_workers, seed, flip)
+    reader = READERS["FFHQ"]
 
 
-class Folder(FaceData):
-    """Any tree of images, without labels; `val_fraction` is held out."""
+class UTKFace(FaceFiles):
+    """UTKFace with gender, ten age groups and five races."""
 
-    def __init__(
-        self,
-        root: str | None,
-        resolution: PositiveInt,
-        channels: Channels,
-        crop: Literal["center", "squash"],
-        batch_size: PositiveInt,
-        seed: int,
-        num_workers: NonNegativeInt = 0,
-        flip: bool = True,
-        val_fraction: ProperFraction = 0.05,
-        on_bad: OnBad = "error",
-        cache_dir: str | None = None,
-        limit: PositiveInt | None = None,
-    ) -> None:
-        reader = FolderReader(Picture(resolution, channels, crop))
-        opened = partial(open_split, reader, val_fraction, root, cache_dir, on_bad, limit)
-        super().__init__(reader.picture, opened, batch_size, num_workers, seed, flip)
+    reader = READERS["UTKFace"]
+
+
+class Folder(FaceFiles):
+    """Any tree of images, without labels."""
+
+    reader = READERS["Folder"]
 
 
 class Cartoon(FaceData):
@@ -237,7 +206,7 @@ class Cartoon(FaceData):
     def __init__(
         self,
         resolution: PositiveInt,
-        channels: Channels,
+        channels: Literal[1, 3],
         batch_size: PositiveInt,
         seed: int,
         num_workers: NonNegativeInt = 0,

@@ -93,13 +93,23 @@ class Reader:
         """The data set at `root`; raises UserError where there is none."""
         return self.records(*self.listed(root))
 
-    def listed(self, root: str | Path | None) -> tuple[Path, list[File]]:
-        """`root` and its files; raises UserError where there is no root, or no image in it."""
+    def located(self, root: str | Path | None) -> Path:
+        """The folder `root`; raises UserError where there is none, or nothing in it. Quick whatever the size of the data set."""
         if root is None:
             raise UserError(f"data.root is not given; it must hold {self.layout}; type data.root=FOLDER")
         folder = Path(root).expanduser()
         if not folder.is_dir():
             raise UserError(f"data.root={root} is no folder; it must hold {self.layout}; type data.root=FOLDER")
+        try:
+            if next(folder.iterdir(), None) is None:
+                raise UserError(f"data.root={root} is empty; it must hold {self.layout}; type data.root=FOLDER")
+        except OSError as error:
+            raise UserError(f"data.root={root} cannot be read ({error.strerror}); type data.root=FOLDER") from error
+        return folder
+
+    def listed(self, root: str | Path | None) -> tuple[Path, list[File]]:
+        """`root` and its files; raises UserError where there is no root, or no image in it."""
+        folder = self.located(root)
         files = sorted(self.files(folder))
         if not any(is_image(file) for file in files):
             raise UserError(f"data.root={root} holds no images; it must hold {self.layout}; type data.root=FOLDER")
