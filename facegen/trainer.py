@@ -38,7 +38,7 @@ class TrainerOptions:
         devices: PositiveInt = 1,
         nodes: PositiveInt = 1,
         strategy: Literal["auto", "ddp"] = "auto",
-        precision: Literal["auto", "32", "bf16", "16"] = "auto",
+        precision: Literal["auto", "32", "bf16"] = "auto",
         max_steps: PositiveInt | None = None,
         max_epochs: PositiveInt | None = None,
         max_time: str | float | None = None,
@@ -70,7 +70,7 @@ class TrainerOptions:
         keep_freed_memory()
         limits = [self.max_steps, self.max_epochs and round(self.max_epochs * steps_per_epoch)]
         max_steps = min((limit for limit in limits if limit), default=-1 if self.max_time else DEFAULT_STEPS)
-        precision = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[self.precision]
+        precision = {"32": "32-true", "bf16": "bf16-mixed"}[self.precision]
         return Trainer(
             accelerator=self.accelerator,
             devices=self.devices,

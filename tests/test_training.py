@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,21 @@ def test_a_gradient_that_is_no_number_is_dropped_and_the_third_in_a_row_ends_the
     assert "update dropped (1 of 3" in capfd.readouterr().out
     stored = read(steps(tmp_path)[-1])
     assert all(torch.isfinite(v).all() for v in [*stored["state_dict"].values(), *stored["ema"]["10000"].values()])
+
+
+def test_a_bad_gradient_names_all_the_batches_that_were_accumulated_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    honest = DDPM.training_step
+
+    def poisoned(self: DDPM, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
+        return honest(self, batch, batch_idx) * (float("nan") if batch["position"] == 4 else 1.0)
+
+    monkeypatch.setattr(DDPM, "training_step", poisoned)
+    train(tiny(tmp_path, "trainer.accumulate=3", "trainer.max_steps=3"))
+    dropped = [line for line in capfd.readouterr().out.splitlines() if "update dropped" in line]
+    assert len(dropped) == 1
+    assert re.match(r"the gradient is nan at step 1, batch 3, 4, 5, images (\d+, ){11}\d+: update dropped", dropped[0])
 
 
 def test_the_time_budget_ends_a_run_and_counts_over_its_sessions(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch.optim import Optimizer
 from facegen.errors import UserError
 
 STRIKES = 3
+SHOWN = 64  # images named in one line
 
 
 class Guard(Callback):
@@ -24,9 +24,12 @@ class Guard(Callback):
     def __init__(self, clip: float) -> None:
         self.clip = clip
         self.strikes = 0
-        self._batches: deque[tuple[int, list[int]]] = deque(maxlen=STRIKES)
+        self._step = -1
+        self._batches: list[tuple[int, torch.Tensor]] = []  # numbers and images of the batches since the last optimizer step
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._step != trainer.global_step:
+            self._step, self._batches = trainer.global_step, []
         self._batches.append((batch["position"], batch["index"]))
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -40,12 +43,17 @@ class Guard(Callback):
         for p in parameters:
             p.grad = None
         self.strikes += 1
-        position, indices = self._batches[-1]
-        images = ", ".join(str(i) for i in torch.as_tensor(indices).tolist()[:16])
-        line = f"the gradient is {norm.item()} at step {trainer.global_step}, batch {position}, images {images}"
+        line = f"the gradient is {norm.item()} at step {trainer.global_step}, {self._seen()}"
         if self.strikes >= STRIKES:
             raise UserError(
                 f"{line}: {STRIKES} such steps in a row; the last checkpoint is good; type a lower optimizer.lr "
                 f"(now {optimizer.param_groups[0]['lr']:g}) or trainer.precision=32 with another run_dir"
             )
         trainer.print(f"{line}: update dropped ({self.strikes} of {STRIKES} in a row ends the run)")
+
+    def _seen(self) -> str:
+        """The batches behind the gradient, and their images by number, shortened where they are many."""
+        positions = ", ".join(str(position) for position, _ in self._batches)
+        numbers = torch.cat([indices for _, indices in self._batches]).tolist()
+        shown = ", ".join(map(str, numbers[:SHOWN])) + (f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else "")
+        return f"batch {positions}, images {shown}"
