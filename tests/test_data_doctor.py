@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import csv
+import errno
+import os
 import shutil
+import subprocess
+import sys
 from collections import Counter
 
 import layouts
@@ -83,6 +87,18 @@ def test_pictures_too_small_for_the_resolution_are_mis_sized(tmp_path, data):
         (["data=celeba64", "data.crop=center149"], "did you mean"),
         (["data=ffhq64", "data.crop=d2c"], "must be one of square"),
         (["celeba64"], "not understood"),
+        (["data=celeba64", "data.resolution=[1"], "data.resolution must be a positive int, at most 8192; got [1; type data.resolution=64"),
+        (["data=celeba64", "data.resolution=1e3"], "positive int"),
+        (["data=celeba64", "data.resolution=true"], "positive int"),
+        (["data=celeba64", "data.resolution=100000"], "at most 8192"),
+        (["data=celeba64", "data.resolution="], "positive int"),
+        (["data=celeba64", "data.channels=x"], "data.channels must be 1 or 3; got x"),
+        (["data=celeba64", "data.channels=true"], "data.channels must be 1 or 3; got true"),
+        (["data=celeba64", "data.crop=3"], "data.crop must be one of d2c"),
+        (["data=celeba64", "data.crop={a"], "data.crop must be one of d2c"),
+        (["data=celeba64", "data.crop=2001-99-99"], "data.crop must be one of d2c"),
+        (["data=celeba64", "data.root="], "data.root is not given"),
+        (["data=celeba64", "data.root=~nobody-of-this-name/x"], "there is no such user"),
     ],
 )
 def test_a_wrong_command_is_one_line_on_stderr_and_exits_2(arguments, line, capsys):
@@ -91,6 +107,40 @@ def test_a_wrong_command_is_one_line_on_stderr_and_exits_2(arguments, line, caps
     assert line in printed.err
     assert printed.err.count("\n") == 1
     assert printed.out == ""
+
+
+def test_a_report_that_cannot_be_written_is_told_before_the_images_are_read(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "examine", lambda *_: pytest.fail("the images were read"))
+    for report, line in ((tmp_path / "nowhere" / "x.csv", "there is no folder"), (tmp_path, "it is a folder")):
+        assert doctor.main(["data=folder", f"data.root={tmp_path}", f"report={report}"]) == 2
+        printed = capsys.readouterr().err
+        assert line in printed
+        assert printed.count("\n") == 1
+
+
+def test_a_report_on_a_full_disk_is_one_line(tmp_path, capsys):
+    layouts.save(tmp_path / "1.png", 0, (32, 32))
+    assert doctor.main(["data=folder", f"data.root={tmp_path}", "report=/dev/full"]) == 2
+    assert capsys.readouterr().err == "report=/dev/full cannot be written: No space left on device; type report=FILE.csv\n"
+
+
+def test_a_folder_that_may_not_be_read_is_one_line(tmp_path, capsys, monkeypatch):
+    # Simulated, since the tests may run as root, who may read everything.
+    def examine(reader, root):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), f"{root}/closed")
+
+    monkeypatch.setattr(doctor, "examine", examine)
+    assert doctor.main(["data=folder", f"data.root={tmp_path}"]) == 2
+    assert capsys.readouterr().err.startswith(f"data.root={tmp_path} cannot be read: Permission denied ({tmp_path}/closed)")
+
+
+def test_a_name_that_is_no_text_can_be_shown(tmp_path):
+    layouts.save(tmp_path / "1.png", 0, (32, 32))
+    os.rename(os.fsencode(tmp_path / "1.png"), os.fsencode(tmp_path) + b"/\xff.png")
+    command = [sys.executable, "-m", "facegen.data.doctor", "data=folder", f"data.root={tmp_path}"]
+    shown = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"})
+    assert (shown.returncode, shown.stderr) == (1, b"")
+    assert b"\\udcff.png" in shown.stdout
 
 
 def test_every_data_option_on_disk_is_known_to_the_doctor():

@@ -7,6 +7,10 @@ Exit code 0: nothing; 1: there are problems; 2: the command itself cannot be car
 
 from __future__ import annotations
 
+import io
+import math
+import os
+import re
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -16,7 +20,7 @@ from typing import Any
 import yaml
 
 from facegen.data.cache import write_problems
-from facegen.data.decode import Picture
+from facegen.data.decode import MAX_PIXELS, Picture
 from facegen.data.pack import pack
 from facegen.data.readers import READERS
 from facegen.data.records import Problem, Reader
@@ -25,6 +29,7 @@ from facegen.errors import UserError, nearest
 CONF = Path(__file__).parents[2] / "conf" / "data"
 _PICTURE = ("resolution", "channels", "crop")
 _EXAMPLES = 3
+_MOST = math.isqrt(MAX_PIXELS)  # pixels to a side: no larger picture is read
 
 
 @dataclass
@@ -55,7 +60,10 @@ def main(arguments: list[str]) -> int:
         return 0 if arguments else 2
     try:
         options = _options(arguments)
-        report = examine(_reader(options), options.get("data.root"))
+        reader, root = _reader(options), _root(options)
+        if "report" in options:
+            _check_report(Path(options["report"]))
+        report = _examined(reader, root)
         if "report" in options:
             _write(options["report"], report.problems)
     except UserError as error:
@@ -83,17 +91,46 @@ def _reader(options: dict[str, str]) -> Reader:
     name = options.get("data")
     if name not in names:
         raise UserError(f"data must be one of {', '.join(names)}; got {name}{nearest(str(name), names)}; type data={names[0]}")
-    given = {key: yaml.safe_load(options[f"data.{key}"]) for key in _PICTURE if f"data.{key}" in options}
+    given = {key: options[f"data.{key}"] for key in _PICTURE if f"data.{key}" in options}
     picture = {key: nodes[name][key] for key in _PICTURE if key in nodes[name]} | given
-    _check(picture)
-    return READERS[targets[name]](Picture(**picture))
+    return READERS[targets[name]](Picture(**_checked(picture)))
 
 
-def _check(picture: dict[str, Any]) -> None:
-    if not isinstance(picture["resolution"], int) or picture["resolution"] < 1:
-        raise UserError(f"data.resolution must be a positive int; got {picture['resolution']}; type data.resolution=64")
-    if picture["channels"] not in (1, 3):
-        raise UserError(f"data.channels must be 1 or 3; got {picture['channels']}; type data.channels=3")
+def _checked(picture: dict[str, Any]) -> dict[str, Any]:
+    """The values as numbers: what is typed is read as plain text, not as YAML, so that none of it can be damaged."""
+    resolution, channels = str(picture["resolution"]), str(picture["channels"])
+    if not re.fullmatch(r"[1-9]\d{0,4}", resolution, re.ASCII) or int(resolution) > _MOST:
+        raise UserError(f"data.resolution must be a positive int, at most {_MOST}; got {resolution}; type data.resolution=64")
+    if channels not in ("1", "3"):
+        raise UserError(f"data.channels must be 1 or 3; got {channels}; type data.channels=3")
+    return {**picture, "resolution": int(resolution), "channels": int(channels)}
+
+
+def _root(options: dict[str, str]) -> str | None:
+    """The folder asked for, None where the value is empty: the working directory is nobody's data set by accident."""
+    root = options.get("data.root") or None
+    try:
+        Path(root or "").expanduser()
+    except RuntimeError as error:
+        raise UserError(f"data.root={root} cannot be found: there is no such user; type data.root=FOLDER") from error
+    return root
+
+
+def _examined(reader: Reader, root: str | None) -> Report:
+    try:
+        return examine(reader, root)
+    except OSError as error:
+        where = error.filename if isinstance(error.filename, str) else root
+        raise UserError(f"data.root={root} cannot be read: {error.strerror} ({where}); type data.root=FOLDER") from error
+
+
+def _check_report(path: Path) -> None:
+    """Tell before every image is decoded what can be told then."""
+    folder = path.parent
+    if not folder.is_dir():
+        raise UserError(f"report={path} cannot be written: there is no folder {folder}; make it, or type report=FILE.csv")
+    if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+        raise UserError(f"report={path} cannot be written: it is {'a folder' if path.is_dir() else 'read-only'}; type report=FILE.csv")
 
 
 def _write(path: str, problems: list[Problem]) -> None:
@@ -113,6 +150,8 @@ def _show(report: Report) -> None:
         some = [problem for problem in report.problems if problem.kind == kind][:_EXAMPLES]
         lines = [f"{p.file}{'' if p.row is None else f':{p.row}'}: {p.what}" for p in some]
         table.add_row(kind, f"{count:,}", escape("\n".join(lines)))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # the name of a file may be no text in any encoding
     Console().print(table if report.problems else f"{report.usable} images can be used; nothing is wrong")
 
 
