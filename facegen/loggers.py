@@ -83,7 +83,8 @@ class Loggers:
     """
 
     def __init__(self, tensorboard: bool = True, wandb: Literal["offline", "online"] | None = None, project: str = "facegen") -> None:
-        self.tensorboard, self.wandb, self.project = tensorboard, wandb, project
+        self.tensorboard, self.project = tensorboard, project
+        self.wandb: Literal["offline", "online"] | None = wandb
 
     def build(self, run_dir: Path, config: dict[str, Any]) -> list[Logger]:
         """The Lightning loggers of a run in `run_dir`; `config` is what Weights & Biases shows as the run's configuration."""
@@ -93,11 +94,9 @@ class Loggers:
 
             loggers.append(TensorBoardLogger(run_dir, name="", version="tensorboard"))
         if self.wandb:
-            from lightning.pytorch.loggers import WandbLogger
+            from facegen.wandb_logger import WandbLogger
 
-            loggers.append(
-                WandbLogger(name=run_dir.name, save_dir=run_dir, project=self.project, offline=self.wandb == "offline", config=config)
-            )
+            loggers.append(WandbLogger(run_dir, self.project, self.wandb, config))
         return loggers
 
 
@@ -108,4 +107,4 @@ def log_image(loggers: list[Logger], name: str, image: Any, step: int) -> None:
         if kind == "TensorBoardLogger":
             logger.experiment.add_image(name, image, step)
         elif kind == "WandbLogger":
-            logger.log_image(name, [image.transpose(1, 2, 0)], step=step)
+            logger.log_image(name, image, step)
