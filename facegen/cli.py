@@ -14,19 +14,30 @@ from typing import Any
 
 from facegen.errors import UserError, nearest
 
+MULTIRUN = {"-m", "--multirun"}
 CONF = Path(__file__).resolve().parent.parent / "conf"
 PATHS = ("ckpt", "out", "run_dir", "data.root", "data.cache_dir")  # values that may hold any character a file name may
+QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
+PARTS = re.compile(rf"(?:^|(?<=,))(?:(?:{QUOTED.pattern})(?=,|\Z)|[^,]*)", re.DOTALL)  # what a multirun sweeps over, between its commas
+FUNCTION = re.compile(r"(choice|range|shuffle|sort|tag)\(")  # how a sweep may be written too
 
 
 def spelled_for_hydra(argument: str, sweep: bool) -> str:
     """`argument` as Hydra wants it: options left to their default may be set like any other, and paths need no quotes."""
     key, equals, value = argument.partition("=")
-    if not equals or key.startswith(("-", "+", "~", "hydra")):
+    name = key.lstrip("+")
+    if not equals or name.startswith(("-", "~", "hydra")):
         return argument
-    plain = value[:1] not in ("'", '"', "[", "{") and not (sweep and "," in value)
-    if key in PATHS and plain and value not in ("", "null"):
-        value = "'" + value.replace("'", "\\'") + "'"
-    return f"{'++' if '.' in key else ''}{key}={value}"
+    if name in PATHS and not (sweep and FUNCTION.match(value)):
+        value = ",".join(_quoted(part.strip()) for part in PARTS.findall(value)) if sweep else _quoted(value)
+    return f"{'++' if '.' in key and key == name else ''}{key}={value}"
+
+
+def _quoted(path: str) -> str:
+    """`path` for Hydra, which then takes every character as it is; nothing, null and what the user has quoted stay."""
+    if path in ("", "null") or QUOTED.fullmatch(path):
+        return path
+    return "'" + re.sub(r"(\\+)(?='|\Z)", r"\1\1", path).replace("'", "\\'") + "'"
 
 
 def entry(task: Callable[[Any], Any], name: str) -> None:
@@ -34,9 +45,10 @@ def entry(task: Callable[[Any], Any], name: str) -> None:
 
     An error of the user's is a line on stderr and exit code 2, with a traceback only where FACEGEN_DEBUG=1.
     """
-    sweep = any(a in ("-m", "--multirun") for a in sys.argv[1:])
+    sweep = bool(MULTIRUN & set(sys.argv[1:]))
     os.environ.setdefault("FACEGEN_SWEEP", sweep_name(sys.argv[1:]))  # where the jobs of a multirun go
-    sys.argv[1:] = [spelled_for_hydra(a, sweep) for a in sys.argv[1:]]
+    settings = [spelled_for_hydra(a, sweep) for a in sys.argv[1:] if a not in MULTIRUN]
+    sys.argv[1:] = ["-m", *settings] if sweep else settings  # argparse takes no -m from between two settings
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as exceptions
     import hydra
 
@@ -67,8 +79,8 @@ def in_plain_words(name: str) -> Iterator[None]:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     except (UserError, HydraException, OmegaConfBaseException, ValueError) as error:
-        of_hydra = not isinstance(error, ValueError) or "Config group override" in str(error)
-        if os.environ.get("FACEGEN_DEBUG") == "1" or not of_hydra:
+        of_user = isinstance(error, UserError | HydraException | OmegaConfBaseException) or "Config group override" in str(error)
+        if os.environ.get("FACEGEN_DEBUG") == "1" or not of_user:
             raise
         raise SystemExit(fail(*lines_of(error, name))) from None
 
@@ -97,6 +109,9 @@ def lines_of(error: Exception, name: str) -> tuple[str, ...]:
         return (f"{key} is not a setting of {name}.py{nearest(key, known)}; allowed: {', '.join(known)}",)
     if found := re.search(r"[Mm]issing mandatory value: (\S+)", text):
         return (f"{found.group(1)} is required; type {found.group(1)}=...",)
+    if found := re.search(r"Interpolation key '([^']+)' not found\s+full_key: (\S+)", text):
+        missing, key = found.groups()
+        return (f"{key} takes over ${{{missing}}}, which is not a setting; type a plain value, or the name of a setting that exists",)
     if re.search("mismatched input|extraneous input|token recognition|no viable alternative", text):
         return (f"the command line cannot be read: {text.splitlines()[0]}; quote a value that holds special characters: 'key=\"value\"'",)
     return (text.splitlines()[0],)

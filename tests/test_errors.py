@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from facegen.cli import spelled_for_hydra
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -47,6 +49,7 @@ WRONG = [
     ("ema=null", r"ema must be chosen, ema=NAME; got null"),
     ("optimizer.lr=inf", r"optimizer.lr must be less than inf"),
     ("trainer.devices=3", r"data.batch_size must be a multiple of the 3 devices that share it; got 64; type data.batch_size=66"),
+    ("optimizer.lr=${seeed}", r"optimizer.lr takes over \$\{seeed\}, which is not a setting"),
     ("trainer.max_time=soon", r"trainer.max_time must be a time above 0 such as 90, 8m"),
 ]
 
@@ -85,9 +88,73 @@ def test_sampling_mistakes_are_told_the_same_way(arguments: tuple[str, ...], mes
     assert message in "\n".join(errors("sample.py", *arguments))
 
 
-def test_a_path_may_hold_any_character(tmp_path: Path) -> None:
-    lines = errors("sample.py", f"ckpt={tmp_path}/it's a = (strange), näme/run")
-    assert "it's a = (strange), näme" in lines[0]
+ODD_PATHS = [
+    "[x]",
+    "[x",
+    "{a:b}",
+    "{a",
+    "a=b",
+    "a b",
+    " a",
+    "it's",
+    "'x",
+    '"',
+    "näme 顔",
+    "(a)",
+    "a:b",
+    "\\back\\",
+    "\\'",
+    "a\nb",
+    "~",
+    "1e3",
+    "true",
+]
+
+
+def as_hydra_reads(value: str, sweep: bool, key: str = "run_dir") -> list[object]:
+    """What each job is given for `key`."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parser = OverridesParser.create()
+    typed = parser.parse_overrides([spelled_for_hydra(f"{key}={value}", sweep)])
+    jobs = BasicSweeper.split_arguments(typed, None)[0] if sweep else [[typed[0].input_line]]
+    return [parser.parse_override(str(job)).value() for (job,) in jobs]
+
+
+@pytest.mark.parametrize("path", [*ODD_PATHS, "a, b"])
+@pytest.mark.parametrize("key", ["run_dir", "out", "ckpt", "data.root", "++data.cache_dir"])
+def test_a_path_may_hold_any_character(path: str, key: str) -> None:
+    assert as_hydra_reads(path, sweep=False, key=key) == [path]
+
+
+@pytest.mark.parametrize(
+    ("typed", "paths"),
+    [
+        *((path, [path.strip()]) for path in ODD_PATHS),
+        ("a,b", ["a", "b"]),
+        ("[x],it's, {a:b}", ["[x]", "it's", "{a:b}"]),
+        ("'a,b',c", ["a,b", "c"]),
+        ("choice(a,b)", ["a", "b"]),
+        ("null,a", [None, "a"]),
+    ],
+)
+def test_commas_in_a_path_sweep_in_a_multirun(typed: str, paths: list[str]) -> None:
+    assert as_hydra_reads(typed, sweep=True) == paths
+
+
+def test_a_path_that_is_not_there_is_named_as_it_was_typed(tmp_path: Path) -> None:
+    (line,) = errors("sample.py", f"ckpt={tmp_path}/it's a = (strange), näme/run")
+    assert "it's a = (strange), näme" in line
+    (line,) = errors("sample.py", "ckpt=[x]", cwd=tmp_path)
+    assert line.startswith("ckpt=[x]: no file '[x]'")
+    (line,) = errors("train.py", "data=folder", "data.root=[x]", f"run_dir={tmp_path / 'run'}")
+    assert line.startswith("data.root=[x] is no folder")
+
+
+def test_a_multirun_may_be_asked_for_anywhere_on_the_line(tmp_path: Path) -> None:
+    (line,) = errors("train.py", f"run_dir={tmp_path}/a,{tmp_path}/b", "-m", "seed=-1")
+    assert line == "seed must be greater than or equal to 0; got -1"
 
 
 @pytest.mark.parametrize("data", ["celeba64", "ffhq128", "utkface64", "folder"])

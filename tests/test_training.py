@@ -23,7 +23,7 @@ from facegen.families.optimization import Adam
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run_dir = tmp_path_factory.mktemp("run with a space")
+    run_dir = tmp_path_factory.mktemp("[a run], {it's: odd} = näme")
     assert train(tiny(run_dir, "ema.halflives=[50,500]")).steps == 10
     return run_dir
 
