@@ -34,7 +34,7 @@ def replacing(path: str | os.PathLike[str], size: int = 0) -> Iterator[IO[bytes]
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_directory(path.parent)
+        sync(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):  # the first error is the one to tell; the next writer removes the leftover
             temporary.unlink(missing_ok=True)
@@ -83,8 +83,9 @@ def _is_another_process(pid: int) -> bool:
     return pid != os.getpid()
 
 
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
+def sync(path: str | os.PathLike[str]) -> None:
+    """Waits until the file or directory `path` is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -93,7 +93,8 @@ def test_workers_that_outlive_a_killed_run_do_not_hold_it(tmp_path: Path) -> Non
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     try:
-        with open_run(tmp_path, CONFIG):
+        with open_run(tmp_path, CONFIG) as run:
+            assert run.lock.read_text().startswith(f"{os.getpid()} ")
             os.kill(worker, 0)
     finally:
         os.kill(worker, signal.SIGKILL)

@@ -23,6 +23,7 @@ from facegen.data.lock import locked, unlocked
 from facegen.data.pack import pack
 from facegen.data.packed import PackedImages, load_packed, write_records
 from facegen.data.records import HELD_OUT, TRAIN, File, Problem, Reader, Records, is_image, keyed_fraction
+from facegen.durable import sync
 from facegen.errors import UserError
 
 FORMAT = 1
@@ -95,10 +96,10 @@ def _build(target: Path, reader: Reader, root: Path, files: list[File], limit: i
     write_records(building, reader, records, outcome, unusable + int((~outcome.good).sum()))
     write_problems(building / "bad.csv", records.problems + outcome.problems)
     for path in (*building.iterdir(), building):
-        _sync(path)
+        sync(path)
     shutil.rmtree(target, ignore_errors=True)
     os.replace(building, target)
-    _sync(target.parent)
+    sync(target.parent)
     packed = load_packed(target, reader)
     assert packed is not None, "a cache just written can be read"
     return packed
@@ -136,14 +137,6 @@ def _remove_leftovers(home: Path) -> None:
         with unlocked(building.with_suffix(".lock")) as is_free:
             if is_free:
                 shutil.rmtree(building, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _say(line: str) -> None:

@@ -19,11 +19,13 @@ def head_distance(patch: Patch, grow: float = 0.0) -> np.ndarray:
 
 
 def halo(patch: Patch) -> None:
+    """A disc of the group's colour behind the head, up to the frame."""
     radius = 0.88 / patch.face.scale
     patch.fill(ellipse(patch.x, patch.y, radius, radius), patch.face.halo)
 
 
 def body(patch: Patch) -> None:
+    """Shoulders, collar and neck, with the shade of the chin."""
     face, x = patch.face, patch.x
     y = patch.y - face.chin
     neck = pick(face.people.male, 0.19, 0.15) - pick(face.people.male, 0.07, 0.03) * face.childish
@@ -35,6 +37,7 @@ def body(patch: Patch) -> None:
 
 
 def ears(patch: Patch) -> None:
+    """Ears at the height of the eyes."""
     face, x = patch.face, np.abs(patch.x) - patch.face.width
     patch.fill(ellipse(x, patch.y - 0.08, 0.085, 0.12), face.skin)
     patch.fill(ellipse(x - 0.01, patch.y - 0.08, 0.04, 0.07), face.shade)
@@ -50,6 +53,7 @@ def head(patch: Patch) -> None:
 
 
 def cheeks(patch: Patch) -> None:
+    """The blush of rosy cheeks."""
     blush = ellipse(np.abs(patch.x) - 0.28, patch.y - 0.215, 0.11, 0.085)
     patch.fill(blush, palette.ROSE, opacity=0.72, blur=0.07)
 
@@ -66,18 +70,21 @@ def wrinkles(patch: Patch) -> None:
 
 
 def bags(patch: Patch) -> None:
+    """Dark folds below the eyes."""
     face = patch.face
     below = patch.y - face.eye_y - face.eye_height - 0.02
     patch.fill(lens(np.abs(patch.x) - face.eye_x, below, 0.9 * face.eye_width, 0.026, 0.05), face.shade * 0.72, opacity=0.9)
 
 
 def eyeshadow(patch: Patch) -> None:
+    """Colour above the eyes."""
     face = patch.face
     x, y = np.abs(patch.x) - face.eye_x - 0.01, patch.y - face.eye_y + 0.05
     patch.fill(ellipse(x, y, face.eye_width + 0.035, face.eye_height), palette.EYESHADOW, opacity=0.85)
 
 
 def eyes(patch: Patch) -> None:
+    """Whites, iris and pupil with its light, looking where the person does, under the upper lid."""
     face, people = patch.face, patch.face.people
     y = patch.y - face.eye_y
     side = pick(patch.x < 0, -1.0, 1.0)
@@ -95,12 +102,14 @@ def eyes(patch: Patch) -> None:
 
 
 def lashes(patch: Patch) -> None:
+    """A flick at the outer corner of each eye."""
     face = patch.face
     x, y = np.abs(patch.x) - face.eye_x - face.eye_width, patch.y - face.eye_y + 0.55 * face.eye_height
     patch.fill(lens(x - 0.01, y + 0.7 * x, 0.05, 0.022), palette.INK)
 
 
 def brows(patch: Patch) -> None:
+    """Brows: thin or bushy, flat or arched."""
     face, people = patch.face, patch.face.people
     x = np.abs(patch.x) - face.eye_x - 0.01
     thickness = pick(people.bushy_brows, 0.055, pick(people.male, 0.027, 0.021))
@@ -110,6 +119,7 @@ def brows(patch: Patch) -> None:
 
 
 def nose(patch: Patch) -> None:
+    """The tip of the nose, large and red or small, under its light."""
     face, big = patch.face, patch.face.people.big_nose
     width = pick(big, 0.125, 0.06) * (1 - 0.3 * face.childish)
     y = patch.y - face.nose_y
@@ -118,6 +128,7 @@ def nose(patch: Patch) -> None:
 
 
 def mouth(patch: Patch) -> None:
+    """Lips, curved in a smile and parted with teeth where the person does so."""
     face, people = patch.face, patch.face.people
     x, y, width = patch.x, patch.y - face.mouth_y, face.mouth_width
     gap = pick(people.mouth_open, 0.07, 0.0)

@@ -32,6 +32,7 @@ def back(patch: Patch) -> None:
 
 
 def bun(patch: Patch) -> None:
+    """A knot on the crown."""
     face = patch.face
     x, y = _waved(patch)
     patch.fill(ellipse(x, y + face.crown + 0.16, 0.19, 0.17), face.hair_dark)
@@ -45,6 +46,7 @@ def quiff(patch: Patch) -> None:
 
 
 def pigtails(patch: Patch) -> None:
+    """A tail of hair behind each ear, with its tie."""
     face = patch.face
     x, y = _waved(patch)
     x = np.abs(x) - face.width
@@ -78,6 +80,7 @@ def _comb(patch: Patch, x: np.ndarray, y: np.ndarray, window: np.ndarray) -> Non
 
 
 def front(patch: Patch) -> None:
+    """Hair around the face, parted or in a fringe."""
     x, y = _waved(patch)
     _comb(patch, x, y, _window(patch, x, y))
 
@@ -110,25 +113,30 @@ def _jaw(patch: Patch, grow: float) -> np.ndarray:
 
 
 def stubble(patch: Patch) -> None:
+    """The shadow of a beard."""
     patch.fill(_jaw(patch, -0.025), palette.STUBBLE, opacity=0.36, blur=0.05)
 
 
 def full_beard(patch: Patch) -> None:
+    """A beard over the whole jaw."""
     patch.fill(_jaw(patch, 0.05), patch.face.beard)
 
 
 def goatee(patch: Patch) -> None:
+    """A beard on the chin alone."""
     face = patch.face
     patch.fill(squircle(patch.x, patch.y - face.chin + 0.01, 0.14, 0.12, 0.4), face.beard)
 
 
 def mustache(patch: Patch) -> None:
+    """Hair on the upper lip."""
     face, side = patch.face, np.abs(patch.x)
     y = patch.y - face.mouth_y + 0.07
     patch.fill(lens(side - 0.1, y - 0.15 * side, 0.135, 0.045, -0.02), face.beard)
 
 
 def sideburns(patch: Patch) -> None:
+    """Hair before the ears."""
     face = patch.face
     strip = box(np.abs(patch.x) - face.width + 0.03, patch.y - 0.08, 0.05, 0.17)
     patch.fill(np.maximum(strip, head_distance(patch, 0.02)), face.beard)

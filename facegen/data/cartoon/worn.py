@@ -19,6 +19,7 @@ def hat(patch: Patch) -> None:
 
 
 def glasses(patch: Patch) -> None:
+    """Rims with a bridge, temples and a trace of glass."""
     face, side = patch.face, np.abs(patch.x)
     y = patch.y - face.eye_y - 0.01
     rim = squircle(side - face.eye_x, y, 0.165, 0.15, 0.5)
@@ -30,17 +31,20 @@ def glasses(patch: Patch) -> None:
 
 
 def earrings(patch: Patch) -> None:
+    """A gold ball under each ear."""
     x = np.abs(patch.x) - patch.face.width - 0.01
     patch.fill(ellipse(x, patch.y - 0.24, 0.06, 0.06), palette.GOLD)
 
 
 def necklace(patch: Patch) -> None:
+    """A gold string with a pendant."""
     x, y = patch.x, patch.y - patch.face.chin
     string = lens(x, y - 0.06, 0.25, 0.035, 0.17)
     patch.fill(np.minimum(string, ellipse(x, y - 0.25, 0.05, 0.055)), palette.GOLD)
 
 
 def necktie(patch: Patch) -> None:
+    """A tie over a white shirt."""
     face, side = patch.face, np.abs(patch.x)
     y = patch.y - face.chin - 0.11
     shirt = np.maximum(side - 0.3 + 0.5 * y, 0.05 - 0.35 * side - y)
