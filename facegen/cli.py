@@ -19,6 +19,7 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 PATHS = ("ckpt", "out", "run_dir", "data.root", "data.cache_dir")  # values that may hold any character a file name may
 QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 PARTS = re.compile(rf"(?:^|(?<=,))(?:(?:{QUOTED.pattern})(?=,|\Z)|[^,]*)", re.DOTALL)  # what a multirun sweeps over, between its commas
+SEVERAL_DEVICES = re.compile(r"\+*(trainer\.(devices|nodes)=.*([2-9]|\d\d)|trainer(\.strategy)?=.*\bddp\b)")
 FUNCTION = re.compile(r"(choice|range|shuffle|sort|tag)\(")  # how a sweep may be written too
 
 
@@ -46,6 +47,8 @@ def entry(task: Callable[[Any], Any], name: str) -> None:
     An error of the user's is a line on stderr and exit code 2, with a traceback only where FACEGEN_DEBUG=1.
     """
     sweep = bool(MULTIRUN & set(sys.argv[1:]))
+    for argument in filter(SEVERAL_DEVICES.match, sys.argv[1:] if sweep else ()):  # now, not when the jobs before it are done
+        raise SystemExit(fail(one_device_a_job(argument)))
     os.environ.setdefault("FACEGEN_SWEEP", sweep_name(sys.argv[1:]))  # where the jobs of a multirun go
     settings = [spelled_for_hydra(a, sweep) for a in sys.argv[1:] if a not in MULTIRUN]
     sys.argv[1:] = ["-m", *settings] if sweep else settings  # argparse takes no -m from between two settings
@@ -65,6 +68,12 @@ def sweep_name(arguments: list[str]) -> str:
     """A folder name for a multirun: what it sweeps over, and a hash of the whole command, so that typing it again finds it again."""
     swept = [a.partition("=")[0].rpartition(".")[2] for a in arguments if "," in a.partition("=")[2]]
     return "-".join([*swept, hashlib.blake2b(repr(sorted(arguments)).encode(), digest_size=4).hexdigest()])
+
+
+def one_device_a_job(got: str) -> str:
+    """Why a multirun does not train on several devices: its jobs share a process, which would hand the ranks of one job to the next."""
+    way_out = "type trainer.devices=1 (trainer=cpu, trainer=gpu), or start each job without -m"
+    return f"-m runs each job on one device for now; got {got}; {way_out}"
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from facegen import schema
+from facegen.cli import one_device_a_job
 from facegen.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -52,7 +53,13 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     echoes = tuple(f"{path}{end}" for path in echoed for end in (" ", "."))
     problems = [line for line in problems if not line.startswith(echoes)]  # told where the value was given
     if not problems:
-        problems = [*_beyond_the_schedule(config), *_uneven_batch(config), *_network_problems(config), *_time_problems(config)]
+        problems = [
+            *_beyond_the_schedule(config),
+            *_uneven_batch(config),
+            *_sweep_on_several(config),
+            *_network_problems(config),
+            *_time_problems(config),
+        ]
         problems += _data_problems(config)
     if problems:
         raise UserError(*problems)
@@ -74,6 +81,12 @@ def _uneven_batch(config: dict[str, Any]) -> Iterator[str]:
     if batch % processes:
         fitting = -(-batch // processes) * processes
         yield f"data.batch_size must be a multiple of the {processes} devices that share it; got {batch}; type data.batch_size={fitting}"
+
+
+def _sweep_on_several(config: dict[str, Any]) -> Iterator[str]:
+    devices, nodes, strategy = (config["trainer"][key] for key in ("devices", "nodes", "strategy"))
+    if _is_multirun() and (devices * nodes > 1 or strategy == "ddp"):
+        yield one_device_a_job(f"trainer.devices={devices} trainer.nodes={nodes} trainer.strategy={strategy}")
 
 
 def _beyond_the_schedule(config: dict[str, Any]) -> Iterator[str]:
@@ -123,11 +136,16 @@ def _problems(check: Callable[[], object]) -> list[str]:
     return []
 
 
+def _is_multirun() -> bool:
+    mode = HydraConfig.get().mode if HydraConfig.initialized() else None
+    return mode is not None and mode.name == "MULTIRUN"
+
+
 def _default_run_dir() -> str:
     if not HydraConfig.initialized():
         return "runs/default"
     hydra = HydraConfig.get()
-    if hydra.mode is not None and hydra.mode.name == "MULTIRUN":
+    if _is_multirun():
         return str(Path(hydra.sweep.dir, hydra.sweep.subdir))
     choices = hydra.runtime.choices
     return str(Path("runs", choices.get("experiment") or f"{choices['model']}-{choices['data']}"))

@@ -73,6 +73,22 @@ def test_steps_beyond_the_schedule_are_refused_before_training(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
+    ("arguments", "got"),
+    [
+        (("-m", "trainer=ddp", "seed=0,1"), "trainer=ddp"),
+        (("-m", "trainer=cpu,ddp"), "trainer=cpu,ddp"),
+        (("trainer.devices=1,2", "--multirun"), "trainer.devices=1,2"),
+        (("hydra.mode=MULTIRUN", "trainer=ddp"), "trainer.devices=2 trainer.nodes=1 trainer.strategy=ddp"),
+    ],
+)
+def test_a_sweep_on_several_devices_is_refused_before_its_first_job(arguments: tuple[str, ...], got: str, tmp_path: Path) -> None:
+    lines = errors("train.py", *arguments, f"run_dir={tmp_path / 'run'}", cwd=tmp_path)
+    way_out = "type trainer.devices=1 (trainer=cpu, trainer=gpu), or start each job without -m"
+    assert lines == [f"-m runs each job on one device for now; got {got}; {way_out}"]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ((), "ckpt is required; type ckpt=..."),
