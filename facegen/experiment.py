@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from facegen import schema
 from facegen.cli import one_device_a_job
 from facegen.errors import UserError, nearest
+from facegen.gpu import no_gpu
 
 if TYPE_CHECKING:
     from facegen.loading import Loaded
@@ -154,6 +155,8 @@ def _default_run_dir() -> str:
 def train(cfg: DictConfig) -> TrainResult:
     """Trains, or continues, the run that `cfg` describes."""
     config = resolve(cfg)
+    if config["trainer"]["accelerator"] == "gpu" and (reason := no_gpu()):  # not in resolve: what is wrong is the machine
+        raise UserError(f"trainer.accelerator=gpu: {reason}; type trainer=cpu")
     from facegen.rundir import RunDir, open_run
 
     if any(
