@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from facegen.cli import spelled_for_hydra
+from runs import configure
 
 ROOT = Path(__file__).parent.parent
 
@@ -189,6 +190,28 @@ def test_a_mistake_of_the_command_line_is_told_without_importing_torch(arguments
     assert done.returncode == 2
     assert "| hydra\n" in done.stderr
     assert not re.search(r"\| +(torch|lightning|diffusers)\n", done.stderr)
+
+
+def test_help_lists_every_group_and_the_options_of_what_is_chosen() -> None:
+    command = [sys.executable, "-X", "importtime", "train.py", "data=celeba64", "model/network=unet_1m", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    for group in ("model", "data", "scheduler", "sampler", "optimizer", "trainer", "logger", "experiment", "model/network"):
+        (line,) = [line for line in lines if line.startswith(f"  {group} ") and "=" not in line]
+        assert all(path.stem in line for path in (ROOT / "conf" / group).glob("*.yaml"))
+    assert "celeba64*" in done.stdout
+    assert "crop=center148" in done.stdout
+    assert "widths=[48,96]" in done.stdout
+    assert not re.search(r"\| +(torch|hydra|lightning)\n", done.stderr)
+
+
+@pytest.mark.parametrize("script", ["train.py", "sample.py"])
+def test_what_help_names_can_be_typed(script: str) -> None:
+    done = subprocess.run([sys.executable, script, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    settings = re.findall(r"^  (\w+)=", done.stdout, re.MULTILINE)
+    composed = configure(script[:-3], *(["ckpt=RUN"] if script == "sample.py" else []))
+    assert settings
+    assert set(settings) <= set(composed)
 
 
 def test_debugging_shows_the_traceback() -> None:
