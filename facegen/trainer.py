@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
+from facegen.distributed import Ranks
 from facegen.duration import seconds
 from facegen.errors import UserError
 from facegen.memory import keep_freed_memory
@@ -75,7 +76,7 @@ class TrainerOptions:
             accelerator=self.accelerator,
             devices=self.devices,
             num_nodes=self.nodes,
-            strategy=self.strategy,
+            strategy=Ranks() if self.strategy == "ddp" or self.devices * self.nodes > 1 else "auto",
             precision=precision,  # type: ignore[arg-type]
             max_steps=max_steps,
             max_epochs=-1,

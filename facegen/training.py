@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
 import sys
 import warnings
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from facegen.callbacks.preempt import Preempt, Preempted
 from facegen.callbacks.progress import ProgressLine
 from facegen.callbacks.stamp import Stamp
 from facegen.checkpoint import Header, read, step_of
+from facegen.distributed import resume_command, settle, tie
 from facegen.rundir import RunDir
 from facegen.seeding import mix
 
@@ -41,6 +41,7 @@ class TrainResult:
 
 def fit(config: dict[str, Any], run: RunDir, build: Build) -> TrainResult:
     """Trains the run, or continues it from its newest good checkpoint; `build` makes an object of a configuration node."""
+    tie()
     warnings.filterwarnings("ignore", module="lightning.*")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     torch.manual_seed(mix(config["seed"], "weights"))
@@ -56,11 +57,14 @@ def fit(config: dict[str, Any], run: RunDir, build: Build) -> TrainResult:
         return TrainResult(run.path, latest, trainer.max_steps)
     if latest:
         _say(f"continuing {run.path} from {latest.name}")
-        trainer.loggers[0].truncate(step_of(latest))
+    trainer.loggers[0].truncate(step_of(latest) if latest else 0)
     try:
         trainer.fit(model, data, ckpt_path=str(latest) if latest else None, weights_only=True)
     except Preempted as stop:
         return _preempted(run, trainer, stop)
+    except Exception as error:
+        settle(error, trainer)
+        raise
     metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
     if trainer.is_global_zero and (run.path / "metrics.csv").exists():  # a run shorter than trainer.log_every has no curve
         from facegen.figures.curves import loss_curve
@@ -98,13 +102,8 @@ def _is_finished(latest: Path, trainer: Trainer) -> bool:
 
 def _preempted(run: RunDir, trainer: Trainer, stop: Preempted) -> TrainResult:
     _say(f"{stop}; to continue type: {resume_command()}")
-    # Lightning kills rank zero as soon as another rank exits with an error, so only rank zero's code tells of the signal.
+    # Another rank that exits with an error is a failure to rank zero, so only rank zero's code tells of the signal.
     return TrainResult(run.path, stop.checkpoint, trainer.global_step, exit_code=stop.exit_code if trainer.is_global_zero else 0)
-
-
-def resume_command() -> str:
-    """The command line of this process, which continues its run when it is typed again."""
-    return shlex.join(["python", *sys.orig_argv[1:]])
 
 
 def _warn_of_leftover(schedule: Any) -> None:

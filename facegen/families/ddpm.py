@@ -89,7 +89,7 @@ class DDPM(LightningModule):
         )
         loss = losses.mean()
         if self._logs_this_step():
-            self.log("train/loss", loss, batch_size=len(x_0))
+            self.log("train/loss", loss, batch_size=len(x_0), sync_dist=True)
         return loss
 
     def on_validation_epoch_start(self) -> None:
