@@ -21,6 +21,7 @@ from facegen.callbacks.preempt import Preempt, Preempted
 from facegen.callbacks.progress import ProgressLine
 from facegen.callbacks.stamp import Stamp
 from facegen.checkpoint import Header, read, step_of
+from facegen.compiling import compiling
 from facegen.distributed import resume_command, settle, tie
 from facegen.rundir import RunDir
 from facegen.seeding import mix
@@ -59,7 +60,8 @@ def fit(config: dict[str, Any], run: RunDir, build: Build) -> TrainResult:
         _say(f"continuing {run.path} from {latest.name}")
     trainer.loggers[0].truncate(step_of(latest) if latest else 0)
     try:
-        trainer.fit(model, data, ckpt_path=str(latest) if latest else None, weights_only=True)
+        with compiling():
+            trainer.fit(model, data, ckpt_path=str(latest) if latest else None, weights_only=True)
     except Preempted as stop:
         return _preempted(run, trainer, stop)
     except Exception as error:
