@@ -39,7 +39,7 @@ def _defaults(main: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """The groups that the main file takes, with what it chooses of each."""
     for entry in main.get("defaults", []):
         if isinstance(entry, dict):
-            yield from entry.items()
+            yield from ((group, option) for group, option in entry.items() if not group.startswith("override "))
 
 
 def _is_group(value: object) -> bool:
