@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import struct
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from facegen.errors import UserError
 
 INIT_TIMEOUT = 30.0  # seconds to wait for the server
+HEADER, BLOCK = 7, 32768  # bytes, in wandb's file of a session
 
 
 class WandbLogger(Logger):
@@ -51,12 +54,15 @@ class WandbLogger(Logger):
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # crash reports of wandb itself, which it sends when offline too
         import wandb
 
+        earlier = _earlier_id(self.run_dir)
+        for log in self.run_dir.glob("wandb/*run-*-*/*.wandb"):
+            _mend(log)
         try:
             run = wandb.init(
                 dir=self.run_dir,
                 project=self.project,
                 name=self.run_dir.absolute().name,
-                id=_earlier_id(self.run_dir),
+                id=earlier,
                 resume="allow",
                 mode=self.mode,
                 config=self.config,
@@ -95,3 +101,21 @@ def _earlier_id(run_dir: Path) -> str | None:
     """The id of the run that an earlier session in `run_dir` logged to."""
     folders = sorted(run_dir.glob("wandb/*run-*-*"))
     return folders[0].name.rpartition("-")[2] if folders else None
+
+
+def _mend(log: Path) -> None:
+    """Cuts off the record that a kill has left incomplete, and removes a session that has none: `wandb sync` would stop there, before
+    the sessions that follow. The file is a LevelDB log: 7 bytes, then blocks of records that begin with check sum, length and kind."""
+    data, at, whole = log.read_bytes(), HEADER, HEADER
+    while at + HEADER <= len(data):
+        if (rest := BLOCK - at % BLOCK) < HEADER:
+            at += rest
+            continue
+        length, kind = struct.unpack_from("<4xHB", data, at)
+        at += HEADER + length
+        if at <= len(data) and kind in (1, 4):  # all of a record, or its last part
+            whole = at
+    if whole == HEADER:
+        shutil.rmtree(log.parent)
+    elif whole < len(data):
+        os.truncate(log, whole)

@@ -123,6 +123,22 @@ def test_a_killed_run_leaves_no_process_and_sigterm_ends_it_within_seconds(tmp_p
     assert len(set(ids(run_dir))) == 1
 
 
+def test_what_a_kill_has_cut_short_does_not_stand_in_the_way_of_a_sync(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    assert run(run_dir, "trainer.max_steps=2") == 0
+    [log] = run_dir.glob("wandb/offline-run-*/*.wandb")
+    whole = [len(record) for record in records(log)]
+    os.truncate(log, log.stat().st_size - 3)
+    empty = run_dir / "wandb" / f"offline-run-20260101_000000-{ids(run_dir)[0]}" / log.name
+    empty.parent.mkdir()
+    empty.write_bytes(log.read_bytes()[:7])
+    assert run(run_dir, "trainer.max_steps=4") == 0
+    assert [len(record) for record in records(log)] == whole[:-1]
+    assert [row["_step"] for rows in sessions(run_dir) for row in rows] == [0, 1, 2, 3]
+    assert not empty.parent.exists()
+    assert len(set(ids(run_dir))) == 1
+
+
 def test_two_runs_of_one_process_are_two_curves(tmp_path: Path) -> None:
     def task() -> None:
         for name in ("a", "b"):
