@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import TINY, configure, in_child, tiny
 
 import facegen.families.ddpm
 import facegen.networks.unet
@@ -16,7 +17,6 @@ import facegen.training  # noqa: F401 (imported before the forks, which then sta
 from facegen.checkpoint import read
 from facegen.errors import UserError
 from facegen.experiment import sample, train
-from runs import TINY, configure, in_child, tiny
 
 ROOT = Path(__file__).parent.parent
 BRIEF = ("model.network.widths=[8]", "trainer.validate_every=100", "checkpoint.every=100", "preview.count=0")

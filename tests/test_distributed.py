@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from runs import TINY, in_child, tiny
 from test_resume import assert_same_state, final
 
 import facegen.families.ddpm
@@ -27,7 +28,6 @@ from facegen.checkpoint import steps
 from facegen.errors import UserError
 from facegen.experiment import train
 from facegen.families.ddpm import DDPM
-from runs import TINY, in_child, tiny
 
 ROOT = Path(__file__).parent.parent
 TWO = ("trainer=ddp", "trainer.accelerator=cpu", "ema.halflives=[50,500]", "optimizer.decay=cosine", "optimizer.warmup=4")

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from runs import configure
 
 from facegen.cli import spelled_for_hydra
-from runs import configure
 
 ROOT = Path(__file__).parent.parent
 
