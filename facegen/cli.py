@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,12 +93,18 @@ def in_plain_words(name: str) -> Iterator[None]:
         if os.environ.get("FACEGEN_DEBUG") == "1" or not of_user:
             raise
         raise SystemExit(fail(*lines_of(error, name))) from None
+    except OSError as error:
+        if os.environ.get("FACEGEN_DEBUG") == "1" or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        what = f"cannot write {error.filename}" if error.filename else "cannot write a file"
+        raise SystemExit(fail(f"{what}: {error.strerror}; make room on the disk and type the same command again")) from None
 
 
 def fail(*lines: str) -> int:
     """Prints `lines` as errors on stderr and returns exit code 2."""
-    for line in lines:
-        print(f"error: {' '.join(line.split())}", file=sys.stderr)
+    with suppress(OSError):  # where stderr itself is on the full disk
+        for line in lines:
+            print(f"error: {' '.join(line.split())}", file=sys.stderr)
     return 2
 
 

@@ -40,11 +40,25 @@ def replacing(path: str | os.PathLike[str], size: int = 0) -> Iterator[IO[bytes]
             temporary.unlink(missing_ok=True)
         cause = _behind(error, handled)
         if isinstance(cause, OSError):
-            reason = cause.strerror or cause
-            raise UserError(f"cannot write {path}: {reason}; mend that or choose another run_dir=") from cause
+            raise unwritable(path, cause) from cause
         if cause is not error:
             raise cause from error
         raise
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Raises UserError in place of any OSError within: `path` cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: str | os.PathLike[str], error: OSError) -> UserError:
+    """What to tell of a file of a run that cannot be written."""
+    reason = error.strerror or error
+    return UserError(f"cannot write {os.fspath(path)}: {reason}; mend that and type the same command again, or choose another run_dir=")
 
 
 def _behind(error: BaseException, handled: BaseException | None) -> BaseException:

@@ -48,7 +48,7 @@ def write_whole(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; mend that or choose another out=") from error
+        raise UserError(f"cannot write {path}: {error.strerror}; mend that and type the same command again") from error
     finally:
         if temporary.exists():
             temporary.unlink()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+
+from facegen.durable import replacing, writing
 
 
 class CsvLogger(Logger):
@@ -20,9 +23,10 @@ class CsvLogger(Logger):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
-        self.rows: dict[int, dict[str, str]] = {}
-        if path.exists():
-            self.rows = dict(_rows(path))
+        text = path.read_text(errors="replace") if path.exists() else ""
+        whole = text[: text.rfind("\n") + 1]
+        self.rows = dict(_rows(whole))
+        self._cut_short = whole != text  # by a full disk or a power cut, in the midst of the last row
         self._columns = [c for row in self.rows.values() for c in row]
 
     @property
@@ -45,30 +49,30 @@ class CsvLogger(Logger):
             self._columns = columns
             self._rewrite()
             return
-        with self.path.open("a", newline="") as handle:
+        with writing(self.path), self.path.open("a", newline="") as handle:
             csv.DictWriter(handle, ["step", *columns]).writerow({"step": step, **row})
 
     @rank_zero_only
     def truncate(self, step: int) -> None:
         """Forgets what was logged from optimizer step `step` (from 0) on: it will be done again."""
         kept = {s: row for s, row in self.rows.items() if s < step}
-        if len(kept) < len(self.rows):
+        if len(kept) < len(self.rows) or self._cut_short:
             self.rows = kept
             self._rewrite()
 
     def _rewrite(self) -> None:
-        temporary = self.path.with_suffix(".tmp")
-        with temporary.open("w", newline="") as handle:
-            writer = csv.DictWriter(handle, ["step", *dict.fromkeys(self._columns)])
-            writer.writeheader()
-            writer.writerows({"step": step, **row} for step, row in sorted(self.rows.items()))
-        temporary.replace(self.path)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, ["step", *dict.fromkeys(self._columns)])
+        writer.writeheader()
+        writer.writerows({"step": step, **row} for step, row in sorted(self.rows.items()))
+        with replacing(self.path) as file:
+            file.write(text.getvalue().encode())
+        self._cut_short = False
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of a metrics file by step, less those that a power cut has cut short."""
-    text = path.read_text(errors="replace").replace("\0", "")
-    for row in csv.DictReader(text.splitlines()):
+def _rows(text: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a metrics file by step, less those that a power cut has spoilt."""
+    for row in csv.DictReader(text.replace("\0", "").splitlines()):
         if (step := row.pop("step", "") or "").isdigit() and None not in row:
             yield int(step), {key: value for key, value in row.items() if value}
 
@@ -90,9 +94,9 @@ class Loggers:
         """The Lightning loggers of a run in `run_dir`; `config` is what Weights & Biases shows as the run's configuration."""
         loggers: list[Logger] = [CsvLogger(run_dir / "metrics.csv")]
         if self.tensorboard:
-            from lightning.pytorch.loggers import TensorBoardLogger
+            from facegen.tensorboard_logger import TensorBoardLogger
 
-            loggers.append(TensorBoardLogger(run_dir, name="", version="tensorboard"))
+            loggers.append(TensorBoardLogger(run_dir / "tensorboard"))
         if self.wandb:
             from facegen.wandb_logger import WandbLogger
 
@@ -103,8 +107,5 @@ class Loggers:
 def log_image(loggers: list[Logger], name: str, image: Any, step: int) -> None:
     """Shows a picture, uint8 (C,H,W), in every logger that can show one."""
     for logger in loggers:
-        kind = type(logger).__name__
-        if kind == "TensorBoardLogger":
-            logger.experiment.add_image(name, image, step)
-        elif kind == "WandbLogger":
-            logger.log_image(name, image, step)
+        if show := getattr(logger, "log_image", None):
+            show(name, image, step)

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from facegen import checkpoint
-from facegen.durable import replacing
+from facegen.durable import replacing, writing
 from facegen.errors import UserError
 
 _UNSET = "(not set)"
@@ -51,12 +51,17 @@ def open_run(path: str | os.PathLike[str], config: dict[str, Any], free: Collect
 @contextlib.contextmanager
 def _held(run: RunDir) -> Iterator[None]:
     _make(run)
-    with run.lock.open("a+") as file:
-        _lock(file.fileno(), run)
-        file.truncate(0)
-        file.write(f"{os.getpid()} on {socket.gethostname()}")
-        file.flush()
+    with writing(run.lock):
+        descriptor = os.open(run.lock, os.O_RDWR)
+    try:
+        _lock(descriptor, run)
+        with writing(run.lock):
+            holder = f"{os.getpid()} on {socket.gethostname()}".encode()
+            os.pwrite(descriptor, holder, 0)  # over what is there: this takes no room on a full disk
+            os.truncate(descriptor, len(holder))
         yield
+    finally:
+        os.close(descriptor)
 
 
 def _make(run: RunDir) -> None:
