@@ -41,8 +41,6 @@ class _Launcher(_SubprocessScriptLauncher):
         logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
         self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
         if not self.cluster_environment.creates_processes_externally:
-            if {"-m", "--multirun"} & set(sys.argv):
-                raise UserError("a sweep (-m) trains each run in one process; type trainer.devices=1, or one command for each run")
             os.environ[LAUNCHER] = str(os.getpid())
             self._call_children_scripts()
             threading.Thread(target=_watch, args=(self.procs,), daemon=True).start()
