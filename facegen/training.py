@@ -18,11 +18,13 @@ from facegen.callbacks.budget import Budget
 from facegen.callbacks.checkpoints import DurableCheckpointIO
 from facegen.callbacks.guard import Guard
 from facegen.callbacks.preempt import Preempt, Preempted
+from facegen.callbacks.preview import Preview
 from facegen.callbacks.progress import ProgressLine
 from facegen.callbacks.stamp import Stamp
 from facegen.checkpoint import Header, read, step_of
 from facegen.compiling import compiling
 from facegen.distributed import resume_command, settle, tie
+from facegen.loading import load
 from facegen.rundir import RunDir
 from facegen.seeding import mix
 
@@ -55,7 +57,8 @@ def fit(config: dict[str, Any], run: RunDir, build: Build) -> TrainResult:
     latest = run.latest(_say)
     if latest and _is_finished(latest, trainer):
         _say(f"{run.path} is finished; to go on type a higher trainer.max_steps or trainer.max_time, to start anew another run_dir")
-        return TrainResult(run.path, latest, trainer.max_steps)
+        _draw_missing(run, trainer, latest, parts["preview"], build)
+        return TrainResult(run.path, latest, step_of(latest))
     if latest:
         _say(f"continuing {run.path} from {latest.name}")
     trainer.loggers[0].truncate(step_of(latest) if latest else 0)
@@ -100,6 +103,22 @@ def _is_finished(latest: Path, trainer: Trainer) -> bool:
     budget = next(c for c in trainer.callbacks if isinstance(c, Budget))
     elapsed = stored["callbacks"].get(budget.state_key, {}).get("elapsed", 0.0)
     return 0 < trainer.max_steps <= stored["global_step"] or (budget.max_time is not None and elapsed >= budget.max_time)
+
+
+def _draw_missing(run: RunDir, trainer: Trainer, latest: Path, preview: Preview, build: Build) -> None:
+    """What a finished run lacks of its last pictures: it was killed after its last checkpoint, or they were deleted."""
+    picture, curve = preview.path(step_of(latest)), run.path / "loss.png"
+    if trainer.is_global_zero and preview.count and not picture.exists():
+        loaded = load(latest, build)
+        loaded.denoiser.to(trainer.strategy.root_device)
+        with trainer.precision_plugin.forward_context():
+            preview.save(loaded, step_of(latest))
+        _say(f"{picture} was missing and is drawn now")
+    if trainer.is_global_zero and (run.path / "metrics.csv").exists() and not curve.exists():
+        from facegen.figures.curves import loss_curve
+
+        loss_curve(run.path)
+        _say(f"{curve} was missing and is drawn now")
 
 
 def _preempted(run: RunDir, trainer: Trainer, stop: Preempted) -> TrainResult:

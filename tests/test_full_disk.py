@@ -85,6 +85,7 @@ def test_a_run_ends_in_one_line_and_continues_when_there_is_room_again(
     train(tiny(tmp_path, "logger.tensorboard=true"))
     end = read(tmp_path)
     assert end["global_step"] == 10
+    assert all((tmp_path / made).exists() for made in (part, "loss.png", "previews/step-00000010.png"))
     assert all(torch.equal(end["state_dict"][name], value) for name, value in never_full.items())
     logged = [int(row["step"]) for row in csv.DictReader((tmp_path / "metrics.csv").open())]
     assert logged == sorted(set(logged))

@@ -75,6 +75,24 @@ def test_sampling_uses_the_averages_and_can_choose_among_them(finished: Path) ->
     )
 
 
+def test_a_finished_run_draws_what_is_missing_of_its_last_pictures(finished: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    preview, curve = finished / "previews" / "step-00000010.png", finished / "loss.png"
+    drawn, command = preview.read_bytes(), ("ema.halflives=[50,500]",)
+    assert train(tiny(finished, *command)).steps == 10
+    assert "missing" not in capfd.readouterr().err
+    preview.unlink()
+    curve.unlink()
+    train(tiny(finished, *command, "preview.count=0"))
+    assert not preview.exists()
+    assert curve.stat().st_size > 0
+    train(tiny(finished, *command))
+    assert preview.read_bytes() == drawn
+    assert [line for line in capfd.readouterr().err.splitlines() if "missing" in line] == [
+        f"{curve} was missing and is drawn now",
+        f"{preview} was missing and is drawn now",
+    ]
+
+
 def test_another_configuration_is_refused_with_the_keys_that_differ(finished: Path) -> None:
     with pytest.raises(UserError, match=r"optimizer.lr: 0.0002 -> 0.5"):
         train(tiny(finished, "ema.halflives=[50,500]", "optimizer.lr=0.5"))
@@ -118,7 +136,7 @@ def test_the_time_budget_ends_a_run_and_counts_over_its_sessions(tmp_path: Path,
     assert 0 < result.steps < 1_000_000
     again = train(tiny(tmp_path, "trainer.max_steps=1000000", "trainer.max_time=0.3"))
     assert "is finished" in capfd.readouterr().err
-    assert again.checkpoint == result.checkpoint
+    assert (again.checkpoint, again.steps) == (result.checkpoint, result.steps)
 
 
 @pytest.mark.parametrize(

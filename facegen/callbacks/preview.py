@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
@@ -44,8 +45,15 @@ class Preview(AfterOptimizerStep):
         self._drawn = trainer.global_step
         ema = next(callback for callback in trainer.callbacks if isinstance(callback, EMA))
         with ema.applied(model), trainer.precision_plugin.forward_context():
-            batches = generate(model.denoiser, model.codec, self.sampler, range(self.count), batch_size=self.batch_size)
-            faces = torch.cat([batch for _, batch in batches])
-        facts = {"step": str(trainer.global_step), "seeds": f"0..{self.count - 1}"}
-        sheet = images.save_grid(faces, self.directory / f"step-{trainer.global_step:08d}.png", facts)
+            sheet = self.save(model, trainer.global_step)
         log_image(trainer.loggers, "preview", sheet, trainer.global_step)
+
+    def path(self, step: int) -> Path:
+        """The preview after `step` optimizer steps."""
+        return self.directory / f"step-{step:08d}.png"
+
+    def save(self, model: Any, step: int) -> np.ndarray:
+        """Draws the preview of `step` with the weights that `model` has now and returns it (C,H,W) uint8."""
+        batches = generate(model.denoiser, model.codec, self.sampler, range(self.count), batch_size=self.batch_size)
+        faces = torch.cat([batch for _, batch in batches])
+        return images.save_grid(faces, self.path(step), {"step": str(step), "seeds": f"0..{self.count - 1}"})
