@@ -47,6 +47,14 @@ def entry(task: Callable[[Any], Any], name: str) -> None:
 
     An error of the user's is a line on stderr and exit code 2, with a traceback only where FACEGEN_DEBUG=1.
     """
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        from facegen.usage import usage
+
+        try:
+            print(usage(name, str(sys.modules[task.__module__].__doc__), sys.argv[1:], CONF), flush=True)
+        except BrokenPipeError:  # piped into head
+            os._exit(0)
+        return
     sweep = bool(MULTIRUN & set(sys.argv[1:]))
     for argument in filter(SEVERAL_DEVICES.match, sys.argv[1:] if sweep else ()):  # now, not when the jobs before it are done
         raise SystemExit(fail(one_device_a_job(argument)))
@@ -67,7 +75,8 @@ def entry(task: Callable[[Any], Any], name: str) -> None:
 
 def sweep_name(arguments: list[str]) -> str:
     """A folder name for a multirun: what it sweeps over, and a hash of the whole command, so that typing it again finds it again."""
-    swept = [a.partition("=")[0].rpartition(".")[2] for a in arguments if "," in a.partition("=")[2]]
+    settings = [argument.partition("=") for argument in arguments]
+    swept = [key.rpartition(".")[2] for key, _, value in settings if "," in value and value[0] not in "[{"]
     return "-".join([*swept, hashlib.blake2b(repr(sorted(arguments)).encode(), digest_size=4).hexdigest()])
 
 

@@ -97,7 +97,10 @@ class Reader:
         """The folder `root`; raises UserError where there is none, or nothing in it. Quick whatever the size of the data set."""
         if root is None:
             raise UserError(f"data.root is not given; it must hold {self.layout}; type data.root=FOLDER")
-        folder = Path(root).expanduser()
+        try:
+            folder = Path(root).expanduser()
+        except RuntimeError as error:
+            raise UserError(f"data.root={root}: {error}; type data.root=FOLDER") from error
         if not folder.is_dir():
             raise UserError(f"data.root={root} is no folder; it must hold {self.layout}; type data.root=FOLDER")
         try:
