@@ -100,7 +100,7 @@ class Reader:
         try:
             folder = Path(root).expanduser()
         except RuntimeError as error:
-            raise UserError(f"data.root={root}: {error}; type data.root=FOLDER") from error
+            raise UserError(f"data.root={root} cannot be found: there is no such user; type data.root=FOLDER") from error
         if not folder.is_dir():
             raise UserError(f"data.root={root} is no folder; it must hold {self.layout}; type data.root=FOLDER")
         try:
