@@ -90,7 +90,8 @@ def loading(root: Path, resolution: int, scratch: str, seconds: float) -> tuple[
     from facegen.data.faces import Folder
 
     cache = f"{scratch}/cache-{resolution}-0"
-    data = Folder(str(root), resolution, 3, "center", BATCH_SIZE, seed=0, cache_dir=cache, val_fraction=0.0)
+    picture = {"root": str(root), "resolution": resolution, "channels": 3, "crop": "center"}
+    data = Folder(**picture, batch_size=BATCH_SIZE, seed=0, cache_dir=cache, val_fraction=0.0)
     ours = (data.on_after_batch_transfer(batch, 0) for batch in data.train_dataloader())
     scale = v2.Compose([v2.Resize(resolution), v2.CenterCrop(resolution), v2.RandomHorizontalFlip(), *to_float(v2)])
     files = DataLoader(ImageFolder(str(root.parent), scale), BATCH_SIZE, shuffle=True, num_workers=1, persistent_workers=True)

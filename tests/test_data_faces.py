@@ -182,15 +182,18 @@ def test_a_batch_that_the_devices_cannot_share_is_a_user_error():
         data.train_dataloader()
 
 
+FILES = {"root": None, "resolution": 8, "channels": 3, "batch_size": 4, "seed": 0}
+
+
 @pytest.mark.parametrize("module", [CelebA, FFHQ, Folder, UTKFace])
 def test_a_module_takes_the_crops_of_its_reader_and_no_others(module):
     for crop in module.reader.crops:
-        assert module(None, 8, 3, 4, 0, crop=crop).picture.crop == crop
+        assert module(**FILES, crop=crop).picture.crop == crop
     with pytest.raises(UserError, match=rf"^data\.crop must be one of {', '.join(module.reader.crops)}; got other"):
-        module(None, 8, 3, 4, 0, crop="other")
+        module(**FILES, crop="other")
 
 
 def test_bad_options_are_found_when_the_data_is_prepared(tmp_path):
-    data = Folder(root=None, resolution=8, channels=3, crop="center", batch_size=4, seed=0)
+    data = Folder(**FILES, crop="center")
     with pytest.raises(UserError, match=r"^data\.root is not given"):
         data.prepare()

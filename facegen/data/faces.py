@@ -158,6 +158,7 @@ class FaceFiles(FaceData):
 
     def __init__(
         self,
+        *,
         root: str | None,
         resolution: PositiveInt,
         channels: Literal[1, 3],
@@ -205,6 +206,7 @@ class Cartoon(FaceData):
 
     def __init__(
         self,
+        *,
         resolution: PositiveInt,
         channels: Literal[1, 3],
         batch_size: PositiveInt,
