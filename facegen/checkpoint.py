@@ -114,6 +114,8 @@ def latest(path: str | os.PathLike[str]) -> Path:
     text = os.fspath(path)
     if "://" in text or (_URL.match(text) and not os.path.exists(text)):
         raise UserError(f"ckpt={text} is a URL: only local files are read; download it and give its path")
+    if not text:
+        raise UserError("ckpt is required; type ckpt=RUN_OR_FILE")
     path = Path(text)
     if os.path.isdir(path):
         if found := steps(path):
@@ -124,7 +126,7 @@ def latest(path: str | os.PathLike[str]) -> Path:
         while not os.path.isdir(missing.parent):
             missing = missing.parent
         names = os.listdir(missing.parent) if os.access(missing.parent, os.R_OK) else []
-        raise UserError(f"ckpt={path}: no file '{missing.name}' in {missing.parent}{nearest(missing.name, names)}")
+        raise UserError(f"ckpt={path}: no file '{missing.name}' in {missing.parent}{nearest(missing.name, names)}; type ckpt=RUN_OR_FILE")
     return path
 
 

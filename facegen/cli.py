@@ -10,13 +10,12 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
-from facegen.errors import UserError, nearest
+from facegen.errors import UserError
+from facegen.plain_words import CONF, lines_of
 
 MULTIRUN = {"-m", "--multirun"}
-CONF = Path(__file__).resolve().parent.parent / "conf"
 PATHS = ("ckpt", "out", "run_dir", "data.root", "data.cache_dir")  # values that may hold any character a file name may
 QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 PARTS = re.compile(rf"(?:^|(?<=,))(?:(?:{QUOTED.pattern})(?=,|\Z)|[^,]*)", re.DOTALL)  # what a multirun sweeps over, between its commas
@@ -59,7 +58,7 @@ def entry(task: Callable[[Any], Any], name: str) -> None:
     for argument in filter(SEVERAL_DEVICES.match, sys.argv[1:] if sweep else ()):  # now, not when the jobs before it are done
         raise SystemExit(fail(one_device_a_job(argument)))
     os.environ.setdefault("FACEGEN_SWEEP", sweep_name(sys.argv[1:]))  # where the jobs of a multirun go
-    settings = [spelled_for_hydra(a, sweep) for a in sys.argv[1:] if a not in MULTIRUN]
+    settings = [spelled_for_hydra(a, sweep) for a in sys.argv[1:] if a not in {*MULTIRUN, "experiment=null"}]
     sys.argv[1:] = ["-m", *settings] if sweep else settings  # argparse takes no -m from between two settings
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as exceptions
     import hydra
@@ -115,34 +114,3 @@ def fail(*lines: str) -> int:
         for line in lines:
             print(f"error: {' '.join(line.split())}", file=sys.stderr)
     return 2
-
-
-def lines_of(error: Exception, name: str) -> tuple[str, ...]:
-    """What to say of `error`: one line each, with the nearest name that exists where a name does not."""
-    cause: BaseException = error
-    while cause.__cause__ is not None and type(cause).__name__ == "InstantiationException":
-        cause = cause.__cause__
-    if isinstance(cause, UserError):
-        return cause.lines
-    text = str(cause)
-    if found := re.search(r"Could not find '([\w/]+)/([^'/]+)'", text):
-        group, option = found.groups()
-        options = sorted(p.stem for p in (CONF / group).glob("*.yaml"))
-        return (f"{group}={option} does not exist{nearest(option, options)}; allowed: {', '.join(options)}",)
-    if found := re.search(r"Could not override '([^']+)'", text):
-        key, known = found.group(1), settings(name)
-        return (f"{key} is not a setting of {name}.py{nearest(key, known)}; allowed: {', '.join(known)}",)
-    if found := re.search(r"[Mm]issing mandatory value: (\S+)", text):
-        return (f"{found.group(1)} is required; type {found.group(1)}=...",)
-    if found := re.search(r"Interpolation key '([^']+)' not found\s+full_key: (\S+)", text):
-        missing, key = found.groups()
-        return (f"{key} takes over ${{{missing}}}, which is not a setting; type a plain value, or the name of a setting that exists",)
-    if re.search("mismatched input|extraneous input|token recognition|no viable alternative", text):
-        return (f"the command line cannot be read: {text.splitlines()[0]}; quote a value that holds special characters: 'key=\"value\"'",)
-    return (text.splitlines()[0],)
-
-
-def settings(name: str) -> list[str]:
-    """What may stand before `=` on the command line of NAME.py without a dot: its groups and top-level keys."""
-    text = (CONF / f"{name}.yaml").read_text()
-    return sorted({*re.findall(r"^(?:  - (?:optional )?)?([a-z]\w*):", text, flags=re.MULTILINE)} - {"defaults", "hydra"})

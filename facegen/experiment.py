@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from facegen import schema
-from facegen.cli import one_device_a_job
+from facegen.cli import CONF, one_device_a_job
 from facegen.errors import UserError, nearest
 from facegen.gpu import no_gpu
 
@@ -46,7 +46,7 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     """
     config = _plain(cfg)
     problems = _unknown(config, (*GROUPS, "seed", "run_dir"))
-    problems += [f"{group} must be chosen, {group}=NAME; got null" for group in GROUPS if config.get(group) is None]
+    problems += [_unchosen(group) for group in GROUPS if config.get(group) is None]
     problems += [line for group in GROUPS if config.get(group) is not None for line in schema.check_value(config, group, Any, group)]
     problems += schema.check_value(config, "seed", schema.types.NonNegativeInt, "seed")
     problems += schema.check_value(config, "run_dir", str | None, "run_dir")
@@ -55,7 +55,7 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     problems = [line for line in problems if not line.startswith(echoes)]  # told where the value was given
     if not problems:
         problems = [
-            *_beyond_the_schedule(config),
+            *schema.beyond_the_schedule(config["sampler"], config["scheduler"]),
             *_uneven_batch(config),
             *_sweep_on_several(config),
             *_network_problems(config),
@@ -77,6 +77,11 @@ def _unknown(config: dict[str, Any], known: Collection[str]) -> list[str]:
     return [f"{key} is not a setting{nearest(key, known)}; allowed: {', '.join(known)}" for key in config if key not in known]
 
 
+def _unchosen(group: str) -> str:
+    way_out = f"type {group}=NAME" if (CONF / group).is_dir() else f"leave it out, or type {group}.KEY=VALUE"
+    return f"{group} must not be null; {way_out}"
+
+
 def _uneven_batch(config: dict[str, Any]) -> Iterator[str]:
     batch, processes = config["data"]["batch_size"], config["trainer"]["devices"] * config["trainer"]["nodes"]
     if batch % processes:
@@ -88,12 +93,6 @@ def _sweep_on_several(config: dict[str, Any]) -> Iterator[str]:
     devices, nodes, strategy = (config["trainer"][key] for key in ("devices", "nodes", "strategy"))
     if _is_multirun() and (devices * nodes > 1 or strategy == "ddp"):
         yield one_device_a_job(f"trainer.devices={devices} trainer.nodes={nodes} trainer.strategy={strategy}")
-
-
-def _beyond_the_schedule(config: dict[str, Any]) -> Iterator[str]:
-    steps, length = config["sampler"]["steps"], config["scheduler"].get("steps")
-    if length is not None and steps > length and not config["sampler"]["_target_"].endswith("Heun"):
-        yield f"sampler.steps must be at most scheduler.steps={length}; got {steps}; type sampler.steps={min(length, 50)}"
 
 
 def _interpolated(node: dict[str, Any], prefix: str = "") -> Iterator[str]:

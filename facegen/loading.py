@@ -100,7 +100,7 @@ def sampler_of(loaded: Loaded, asked: dict[str, Any] | None) -> dict[str, Any]:
     """
     asked = asked or {}
     node = dict(asked) if "_target_" in asked else {**loaded.config["sampler"], **asked}
-    problems = list(schema.check(node, "sampler"))
+    problems = list(schema.check(node, "sampler")) or list(schema.beyond_the_schedule(node, loaded.config["scheduler"]))
     if problems:
         raise UserError(*problems)
     return node

@@ -97,6 +97,7 @@ def _settle_config(run: RunDir, config: dict[str, Any], free: Collection[str]) -
         changed = [key for key in {**old, **new} if old.get(key, _UNSET) != new.get(key, _UNSET)]
         fixed = [key for key in changed if not any(key == name or key.startswith(f"{name}.") for name in free)]
         if fixed:
+            fixed = _told_once(fixed, old, new)
             listed = ", ".join(f"{key}: {old.get(key, _UNSET)} -> {new.get(key, _UNSET)}" for key in fixed)
             way_out = "start anew with run_dir=NEW, or give the old values to continue"
             raise UserError(f"run_dir={run.path} was started with another configuration ({listed}): {way_out}")
@@ -104,6 +105,14 @@ def _settle_config(run: RunDir, config: dict[str, Any], free: Collection[str]) -
             return
     with replacing(run.config) as file:
         file.write(text.encode())
+
+
+def _told_once(keys: list[str], old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Of keys that take one another's value over (model.schedule.steps is scheduler.steps) the shortest alone."""
+    told: dict[str, str] = {}
+    for key in sorted(keys, key=lambda key: key.count(".")):
+        told.setdefault(repr((key.rpartition(".")[2], old.get(key, _UNSET), new.get(key, _UNSET))), key)
+    return [key for key in keys if key in told.values()]
 
 
 def _stored(path: Path) -> dict[str, Any]:

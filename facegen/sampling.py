@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from facegen.types import NonNegativeInt, PositiveInt
 
 ON_SHEET, ON_FILM = 64, 16  # images that a sheet and an animation show at most
 STAGES, PAIRS, BETWEEN = 12, 6, 9  # rows of stages, rows and columns of an interpolation, at most
+SHOWN = {"denoise": ON_FILM, "stages": COLUMNS, "interpolate": 2 * PAIRS}  # seeds that a figure has room for
 
 Stage = TypeVar("Stage")
 
@@ -61,9 +63,13 @@ def sample_job(
     Raises UserError where `out` cannot be written or holds images that were drawn otherwise.
     """
     studio = Studio(loaded, sampler, batch_size, _device(device))
-    folder = Path(out) if out else default_out(loaded, sampler, studio.facts)
+    seeds = range(seed, seed + n)
+    if (most := SHOWN.get(figure, n)) < n:
+        print(f"figure={figure} shows the first {most} of n={n} seeds", file=sys.stderr)
+    shown = {} if figure == "sheet" else {"figure": figure, "seeds": f"{seed}..{seed + n - 1}"}  # figures of other seeds lie elsewhere
+    folder = Path(out) if out else default_out(loaded, sampler, {**studio.facts, **shown})
     _prepare(folder, n * max(4096, int(np.prod(loaded.codec.image_shape))) if figure == "sheet" else 0)
-    result = FIGURES[figure](studio, range(seed, seed + n), folder)
+    result = FIGURES[figure](studio, seeds, folder)
     for path in result.figures:
         print(path)
     return result

@@ -119,6 +119,10 @@ def check(node: dict[str, Any], path: str) -> Iterator[str]:
                 yield f"{path}.{key} is required; type {path}.{key}=..."
                 continue
             node[key] = default
+        if annotation is Any and not isinstance(node[key], dict) and not (node[key] is None and default is None):
+            group = f"{path}.{key}".replace(".", "/")
+            yield f"{path}.{key} is not a value but a group: type {group}=NAME; got {_shown(node[key])}"
+            continue
         yield from check_value(node, key, annotation, f"{path}.{key}")
 
 
@@ -138,12 +142,25 @@ def check_value(node: dict[str, Any], key: str, annotation: Any, path: str) -> I
         yield f"{path} has no _target_: it must be chosen as a group, {path.replace('.', '/')}=NAME, or be null; got {value!r}"
 
 
+def _shown(value: object) -> str:
+    return "null" if value is None else repr(value)
+
+
+def beyond_the_schedule(sampler: dict[str, Any], scheduler: dict[str, Any]) -> Iterator[str]:
+    """The problem of a checked sampler that wants more steps than the schedule has; Heun alone walks between them."""
+    steps, length = sampler["steps"], scheduler.get("steps")
+    if length is not None and steps > length and not sampler["_target_"].endswith("Heun"):
+        yield f"sampler.steps must be at most scheduler.steps={length}; got {steps}; type sampler.steps={min(length, 50)}"
+
+
 def _wanted(annotation: Any, error: ValidationError) -> str:
     choices = _choices(annotation)
     if choices:
         return "one of " + ", ".join("null" if c is None else str(c) for c in choices)
     message = error.errors()[0]["msg"].lower().removeprefix("input should be ")
-    return message.replace("a valid ", "a ").replace("a integer", "an integer").partition(",")[0]
+    return (
+        message.replace("less than inf", "a finite number").replace("a valid ", "a ").replace("a integer", "an integer").partition(",")[0]
+    )
 
 
 def _choices(annotation: Any) -> list[Any]:

@@ -13,7 +13,7 @@ from facegen.distributed import Ranks
 from facegen.duration import seconds
 from facegen.errors import UserError
 from facegen.memory import keep_freed_memory
-from facegen.types import NonNegativeInt, PositiveInt
+from facegen.types import PositiveInt, Threads
 
 DEFAULT_STEPS = 20_000
 
@@ -47,7 +47,7 @@ class TrainerOptions:
         log_every: PositiveInt = 50,
         validate_every: PositiveInt = 1_000,
         validate_batches: PositiveInt = 16,
-        threads: NonNegativeInt = 0,
+        threads: Threads = 0,
         compile: bool = False,
     ) -> None:
         self.accelerator, self.devices, self.nodes, self.strategy = accelerator, devices, nodes, strategy

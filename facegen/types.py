@@ -9,6 +9,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 PositiveInt = Annotated[int, Gt(0)]
 NonNegativeInt = Annotated[int, Ge(0)]
+Threads = Annotated[int, Ge(0), Le(4096)]
 PositiveFloat = Annotated[float, Gt(0), Lt(inf)]
 NonNegativeFloat = Annotated[float, Ge(0), Lt(inf)]
 Fraction = Annotated[float, Ge(0), Le(1)]

@@ -77,6 +77,11 @@ def test_urls_are_refused(url: str | Path) -> None:
     assert "only local files" in message(error)
 
 
+def test_an_empty_path_is_no_folder() -> None:
+    with pytest.raises(UserError, match=r"^ckpt is required; type ckpt=RUN_OR_FILE$"):
+        latest("")
+
+
 def test_a_missing_file_names_the_nearest_one(tmp_path: Path) -> None:
     write(checkpoint(), tmp_path / "faces" / "checkpoints" / step_name(1000))
     with pytest.raises(UserError) as error:

@@ -174,6 +174,15 @@ def test_a_missing_root_an_absent_folder_and_an_empty_one_are_user_errors(tmp_pa
             reader(Picture(32, 3, reader.crops[0])).scan(root)
 
 
+def test_a_link_back_to_a_folder_above_is_followed_once(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "1.png").touch()
+    (tmp_path / "a" / "b" / "loop").symlink_to("..")
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "a" / "b")
+    found = sorted(file.path for file in FolderReader(Picture(8, 3, "center")).files(tmp_path))
+    assert found == ["a/b/1.png", "elsewhere/1.png"]
+
+
 def test_the_fraction_of_a_name_does_not_depend_on_the_other_names():
     names = [f"{number}.png" for number in range(2000)]
     fractions = keyed_fraction("purpose", names)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from facegen.checkpoint import step_name
 from facegen.errors import UserError
 from facegen.rundir import RunDir, open_run
 
@@ -132,6 +133,18 @@ def test_a_changed_config_is_refused_with_every_differing_key(tmp_path: Path) ->
         assert difference in message(error)
     assert "max_steps" not in message(error)
     assert yaml.safe_load(RunDir(tmp_path).config.read_text()) == CONFIG
+
+
+def test_a_value_that_several_keys_take_over_is_told_once(tmp_path: Path) -> None:
+    old = {"scheduler": {"steps": 10}, "model": {"schedule": {"steps": 10}, "widths": [1]}}
+    with open_run(tmp_path, old) as run:
+        (run.checkpoints / step_name(1)).touch()
+    with (
+        pytest.raises(UserError) as error,
+        open_run(tmp_path, {"scheduler": {"steps": 20}, "model": {"schedule": {"steps": 20}, "widths": [2]}}),
+    ):
+        pass
+    assert "(scheduler.steps: 10 -> 20, model.widths: [1] -> [2])" in message(error)
 
 
 def test_free_keys_may_change_and_are_written_down(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from facegen.errors import UserError
 from facegen.figures.denoise import FRAME_MS, FRAMES, HOLD_MS
 from facegen.generate import generate
 from facegen.interop import DiffusersSampler
+from facegen.loading import sampler_of
 from facegen.sampling import SampleResult, sample_job
 
 SAMPLER = DDIM(3)
@@ -156,6 +158,19 @@ def test_by_default_a_way_of_drawing_has_a_folder_of_its_own_in_the_run(run: Run
     assert len(folders) == 4
     assert {folder.parent for folder in folders} == {run.run_dir / "samples"}
     assert all(folder.name.startswith("step-00000002-") and "=" not in folder.name for folder in folders)
+
+
+def test_a_figure_says_what_it_has_no_room_for_and_leaves_those_of_other_seeds(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    few, many, later = (job(run, None, DDIM(3), n=n, seed=seed, figure="denoise") for n, seed in ((2, 0), (20, 0), (2, 5)))
+    assert len({few.out, many.out, later.out}) == 3
+    assert capsys.readouterr().err.count("figure=denoise shows the first 16 of n=20 seeds") == 1
+
+
+def test_more_steps_than_the_schedule_has_are_refused_before_anything_is_drawn() -> None:
+    config = {"scheduler": {"steps": 20}, "sampler": {"_target_": "facegen.diffusion.sampler.DDIM"}}
+    with pytest.raises(UserError, match=r"^sampler\.steps must be at most scheduler\.steps=20; got 21; type sampler\.steps=20$"):
+        sampler_of(SimpleNamespace(config=config), {"steps": 21})
+    assert sampler_of(SimpleNamespace(config=config), {"steps": 20})["steps"] == 20
 
 
 def test_a_folder_that_cannot_be_written_is_found_before_anything_is_drawn(run: Run, tmp_path: Path) -> None:

@@ -29,6 +29,9 @@ from facegen.errors import UserError, nearest
 CONF = Path(__file__).parents[2] / "conf" / "data"
 _PICTURE = ("resolution", "channels", "crop")
 _EXAMPLES = 3
+_OF_TRAINING = [  # options of train.py that change nothing here, so that its command may be typed with them
+    f"data.{key}" for key in ("batch_size", "num_workers", "flip", "val_fraction", "on_bad", "cache_dir", "limit", "seed")
+]
 _MOST = math.isqrt(MAX_PIXELS)  # pixels to a side: no larger picture is read
 
 
@@ -75,6 +78,7 @@ def main(arguments: list[str]) -> int:
 
 def _options(arguments: list[str]) -> dict[str, str]:
     allowed = ("data", "data.root", *(f"data.{key}" for key in _PICTURE), "report")
+    arguments = [argument for argument in arguments if argument.partition("=")[0] not in _OF_TRAINING]
     options = {}
     for argument in arguments:
         key, equals, value = argument.partition("=")

@@ -126,8 +126,8 @@ class FaceData(LightningDataModule):
         self.prepare()
         if state_dict["fingerprint"] != self.fingerprint:
             raise UserError(
-                "data: the images or labels are not those that this run was trained on "
-                f"(fingerprint {self.fingerprint}, then {state_dict['fingerprint']}); type another run_dir= to start anew"
+                "data.root: the images or labels there are not those that this run was trained on (fingerprint "
+                f"{self.fingerprint}, then {state_dict['fingerprint']}); give those back, or type another run_dir= to start anew"
             )
         if state_dict["batch_size"] != self.batch_size:
             raise UserError(

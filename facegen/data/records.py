@@ -95,7 +95,7 @@ class Reader:
 
     def located(self, root: str | Path | None) -> Path:
         """The folder `root`; raises UserError where there is none, or nothing in it. Quick whatever the size of the data set."""
-        if root is None:
+        if not root:
             raise UserError(f"data.root is not given; it must hold {self.layout}; type data.root=FOLDER")
         try:
             folder = Path(root).expanduser()
@@ -124,16 +124,22 @@ def is_image(file: File) -> bool:
     return file.path.lower().endswith(IMAGE_SUFFIXES)
 
 
-def list_files(root: Path, folder: str = "", deep: bool = True) -> list[File]:
-    """The files of `root/folder`, and with `deep` of the folders in it; hidden ones are passed over."""
+def list_files(root: Path, folder: str = "", deep: bool = True, above: tuple[str, ...] = ()) -> list[File]:
+    """The files of `root/folder`, and with `deep` of the folders in it; hidden ones are passed over.
+
+    A link back to one of the folders `above` (their real paths) is not followed again.
+    """
     found: list[File] = []
+    here = os.path.realpath(root / folder)
+    if here in above:
+        return found
     prefix = f"{folder}/" if folder else ""
     with os.scandir(root / folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                found += list_files(root, prefix + entry.name) if deep else ()
+                found += list_files(root, prefix + entry.name, above=(*above, here)) if deep else ()
             else:
                 found.append(_file(prefix + entry.name, entry))
     return found
