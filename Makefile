@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)
 	$(PY) train.py experiment=demo run_dir=runs/demo
 	$(PY) sample.py ckpt=runs/demo n=64 seed=1000 out=runs/demo/faces
-	$(PY) sample.py ckpt=runs/demo figure=denoise seed=1000 out=runs/demo/denoise
+	$(PY) sample.py ckpt=runs/demo figure=denoise n=16 seed=1000 out=runs/demo/denoise
 	@echo
 	@echo "faces:          runs/demo/faces/sheet.png"
 	@echo "denoising:      runs/demo/denoise/denoise.png and denoise.webp"
