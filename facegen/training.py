@@ -71,10 +71,7 @@ def fit(config: dict[str, Any], run: RunDir, build: Build) -> TrainResult:
         settle(error, trainer)
         raise
     metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
-    if trainer.is_global_zero and (run.path / "metrics.csv").exists():  # a run shorter than trainer.log_every has no curve
-        from facegen.figures.curves import loss_curve
-
-        loss_curve(run.path)
+    _draw_curve(run, trainer)
     return TrainResult(run.path, run.latest(_say), trainer.global_step, metrics)
 
 
@@ -107,18 +104,24 @@ def _is_finished(latest: Path, trainer: Trainer) -> bool:
 
 def _draw_missing(run: RunDir, trainer: Trainer, latest: Path, preview: Preview, build: Build) -> None:
     """What a finished run lacks of its last pictures: it was killed after its last checkpoint, or they were deleted."""
-    picture, curve = preview.path(step_of(latest)), run.path / "loss.png"
+    picture = preview.path(step_of(latest))
     if trainer.is_global_zero and preview.count and not picture.exists():
         loaded = load(latest, build)
         loaded.denoiser.to(trainer.strategy.root_device)
         with trainer.precision_plugin.forward_context():
             preview.save(loaded, step_of(latest))
         _say(f"{picture} was missing and is drawn now")
-    if trainer.is_global_zero and (run.path / "metrics.csv").exists() and not curve.exists():
-        from facegen.figures.curves import loss_curve
-
-        loss_curve(run.path)
+    if not (run.path / "loss.png").exists() and (curve := _draw_curve(run, trainer)):
         _say(f"{curve} was missing and is drawn now")
+
+
+def _draw_curve(run: RunDir, trainer: Trainer) -> Path | None:
+    """The loss curve, where this process draws and there is something to draw: a run shorter than trainer.log_every has logged nothing."""
+    if not trainer.is_global_zero or not (run.path / "metrics.csv").exists():
+        return None
+    from facegen.figures.curves import loss_curve
+
+    return loss_curve(run.path)
 
 
 def _preempted(run: RunDir, trainer: Trainer, stop: Preempted) -> TrainResult:
