@@ -16,22 +16,49 @@ from facegen.errors import UserError
 from facegen.plain_words import CONF, lines_of
 
 MULTIRUN = {"-m", "--multirun"}
-PATHS = ("ckpt", "out", "run_dir", "data.root", "data.cache_dir")  # values that may hold any character a file name may
+LISTS = {"evaluate": ("ckpt", "fake")}  # paths of which a script takes several: [A,B]
+# Values that may hold any character a file name may.
+PATHS = (
+    "ckpt",
+    "fake",
+    "real",
+    "probe",
+    "inception_weights",
+    "lpips_weights",
+    "out",
+    "run_dir",
+    "cache_dir",
+    "data.root",
+    "data.cache_dir",
+)
 QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 PARTS = re.compile(rf"(?:^|(?<=,))(?:(?:{QUOTED.pattern})(?=,|\Z)|[^,]*)", re.DOTALL)  # what a multirun sweeps over, between its commas
 SEVERAL_DEVICES = re.compile(r"\+*(trainer\.(devices|nodes)=.*([2-9]|\d\d)|trainer(\.strategy)?=.*\bddp\b)")
 FUNCTION = re.compile(r"(choice|range|shuffle|sort|tag)\(")  # how a sweep may be written too
 
 
-def spelled_for_hydra(argument: str, sweep: bool) -> str:
-    """`argument` as Hydra wants it: options left to their default may be set like any other, and paths need no quotes."""
+def spelled_for_hydra(argument: str, sweep: bool, script: str = "train") -> str:
+    """`argument` of a script as Hydra wants it: options left to their default may be set like any other, and paths need no quotes."""
     key, equals, value = argument.partition("=")
     name = key.lstrip("+")
     if not equals or name.startswith(("-", "~", "hydra")):
         return argument
     if name in PATHS and not (sweep and FUNCTION.match(value)):
-        value = ",".join(_quoted(part.strip()) for part in PARTS.findall(value)) if sweep else _quoted(value)
+        value = _listed(value) if name in LISTS.get(script, ()) and _is_list(value) else _each(value) if sweep else _quoted(value)
     return f"{'++' if '.' in key and key == name else ''}{key}={value}"
+
+
+def _is_list(value: str) -> bool:
+    """Whether this is a list of paths, and not a file of such a name."""
+    return value.startswith("[") and value.endswith("]") and not os.path.exists(value)
+
+
+def _listed(value: str) -> str:
+    return f"[{_each(value[1:-1])}]"
+
+
+def _each(paths: str) -> str:
+    return ",".join(_quoted(part.strip()) for part in PARTS.findall(paths))
 
 
 def _quoted(path: str) -> str:
@@ -58,7 +85,7 @@ def entry(task: Callable[[Any], Any], name: str) -> None:
     for argument in filter(SEVERAL_DEVICES.match, sys.argv[1:] if sweep else ()):  # now, not when the jobs before it are done
         raise SystemExit(fail(one_device_a_job(argument)))
     os.environ.setdefault("FACEGEN_SWEEP", sweep_name(sys.argv[1:]))  # where the jobs of a multirun go
-    settings = [spelled_for_hydra(a, sweep) for a in sys.argv[1:] if a not in {*MULTIRUN, "experiment=null"}]
+    settings = [spelled_for_hydra(a, sweep, name) for a in sys.argv[1:] if a not in {*MULTIRUN, "experiment=null"}]
     sys.argv[1:] = ["-m", *settings] if sweep else settings  # argparse takes no -m from between two settings
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as exceptions
     import hydra

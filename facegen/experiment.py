@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -17,18 +16,21 @@ from facegen import schema
 from facegen.cli import CONF, one_device_a_job
 from facegen.errors import UserError, nearest
 from facegen.gpu import no_gpu
+from facegen.ranks import is_first
 
 if TYPE_CHECKING:
-    from facegen.loading import Loaded
+    from facegen.evaluation import EvaluationResult
+    from facegen.loading import Loaded, LoadedProbe
     from facegen.sampling import SampleResult
     from facegen.training import TrainResult
 
-GROUPS = ("model", "data", "scheduler", "sampler", "optimizer", "trainer", "logger", "ema", "preview", "checkpoint")
+GROUPS = ("model", "data", "scheduler", "sampler", "optimizer", "trainer", "logger", "ema", "preview", "monitor", "checkpoint")
 # What may differ when a run continues: it changes how far or where, not what is computed.
 FREE = (
     "run_dir",
     "logger",
     "preview",
+    "monitor",
     "checkpoint",
     "sampler",
     "data.root",
@@ -56,6 +58,7 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     if not problems:
         problems = [
             *schema.beyond_the_schedule(config["sampler"], config["scheduler"]),
+            *_monitor_problems(config),
             *_uneven_batch(config),
             *_sweep_on_several(config),
             *_network_problems(config),
@@ -111,21 +114,37 @@ def _time_problems(config: dict[str, Any]) -> list[str]:
     return [] if time is None else _problems(lambda: seconds(time, "trainer.max_time"))
 
 
-def _network_problems(config: dict[str, Any]) -> list[str]:
-    from facegen.networks.checks import check_unet
+def _monitor_problems(config: dict[str, Any]) -> Iterator[str]:
+    monitor = config["monitor"]
+    if monitor["every"] and monitor["steps"] is not None:
+        yield from schema.beyond_the_schedule({**config["sampler"], "steps": monitor["steps"]}, config["scheduler"], "monitor.steps")
 
-    options = {key: value for key, value in config["model"]["network"].items() if key != "_target_"}
-    return _problems(lambda: check_unet(**options))
+
+def _network_problems(config: dict[str, Any]) -> list[str]:
+    from facegen.networks.checks import CHECKS
+
+    options = dict(config["model"]["network"])
+    check = CHECKS.get(options.pop("_target_").rpartition(".")[2])
+    return _problems(lambda: check(**options)) if check else []
 
 
 def _data_problems(config: dict[str, Any]) -> list[str]:
-    """What can be said of the data without opening it: the crop, and whether there is a folder with something in it."""
+    """What can be said of the data without opening it: the crop, labels where they are needed, and whether the folder holds anything."""
     from facegen.data.decode import Picture
     from facegen.data.readers import READERS
 
     data = config["data"]
-    reader = READERS.get(data["_target_"].rpartition(".")[2])  # None: drawn, not read
-    return _problems(lambda: reader(Picture(data["resolution"], data["channels"], data["crop"])).located(data["root"])) if reader else []
+    kind = READERS.get(data["_target_"].rpartition(".")[2])
+    if kind is None:  # drawn, not read
+        return []
+
+    def check() -> None:
+        reader = kind(Picture(data["resolution"], data["channels"], data["crop"]))
+        if schema.facts_asked(config["model"]) and not reader.condition_names:
+            raise schema.unlabelled(config["model"], reader.unlabelled(data["root"]))
+        reader.located(data["root"])
+
+    return _problems(check)
 
 
 def _problems(check: Callable[[], object]) -> list[str]:
@@ -158,9 +177,7 @@ def train(cfg: DictConfig) -> TrainResult:
         raise UserError(f"trainer.accelerator=gpu: {reason}; type trainer=cpu")
     from facegen.rundir import RunDir, open_run
 
-    if any(
-        int(os.environ.get(rank, 0)) > 0 for rank in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
-    ):  # rank zero holds the directory
+    if not is_first():  # the first process holds the directory
         from facegen.training import fit
 
         return fit(config, RunDir(config["run_dir"]), build)
@@ -173,6 +190,13 @@ def train(cfg: DictConfig) -> TrainResult:
 def load(ckpt: str, ema: str | None = None) -> Loaded:
     """The model of a checkpoint or run directory, with averaged weights (half-life `ema`, the first by default), ready to draw."""
     from facegen.loading import load as load_with
+
+    return load_with(ckpt, build, ema)
+
+
+def load_probe(ckpt: str, ema: str | None = None) -> LoadedProbe:
+    """The probe of a checkpoint, or the best of a run directory, with averaged weights (half-life `ema`, the first by default)."""
+    from facegen.loading import load_probe as load_with
 
     return load_with(ckpt, build, ema)
 
@@ -205,8 +229,24 @@ def sample(cfg: DictConfig) -> SampleResult:
     return sample_job(loaded, sampler, **{key: config[key] for key in options})
 
 
+def evaluate(cfg: DictConfig) -> EvaluationResult:
+    """Measures what `cfg` (conf/evaluate.yaml) asks for."""
+    from facegen.request import request_of
+
+    request = request_of(_plain(cfg))
+    from facegen.checkpoint import latest
+
+    for ckpt in request.checkpoints:
+        latest(ckpt)  # what is not there need not wait for torch
+    from facegen.evaluation import evaluate_job
+
+    return evaluate_job(request, load, load_probe, build)
+
+
 def build(node: dict[str, Any], **given: Any) -> Any:
     """The object that a checked configuration node describes, with its nested ones."""
     from hydra.utils import instantiate
 
-    return instantiate(node, **given, _convert_="all")
+    if given:  # beside the configuration, not merged into it: what a path or a checkpoint says must not be interpreted
+        return instantiate(node, _partial_=True, _convert_="all")(**given)
+    return instantiate(node, _convert_="all")

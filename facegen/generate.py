@@ -73,7 +73,7 @@ def generate(
         with torch.no_grad(), _evaluating(denoiser), precision:
             draw = _draws(chosen, codec.shape, device)
             x = sampler(walker, draw() * denoiser.schedule.prior_std(), draw, watch)
-            images = _in_groups(codec.decode, _group(codec.image_shape, device), x).float().cpu()
+            images = in_groups(codec.decode, _group(codec.image_shape, device), x).float().cpu()
         if not torch.isfinite(images).all():
             raise UserError("the model draws NaN: its weights are spoilt; sample an earlier checkpoint with ckpt=FILE")
         yield list(chosen), to_uint8(images)
@@ -110,8 +110,11 @@ def _group(shape: tuple[int, ...], device: torch.device) -> int:
     return max(1, (CPU_AREA if device.type == "cpu" else DEVICE_AREA) // (shape[-2] * shape[-1]))
 
 
-def _in_groups(function: Callable[..., Tensor], size: int, *tensors: Tensor) -> Tensor:
-    """`function` of tensors (B, ...), called with `size` rows at a time, never fewer: the last are repeats that are thrown away."""
+def in_groups(function: Callable[..., Tensor], size: int, *tensors: Tensor) -> Tensor:
+    """`function` of tensors (B, ...), called with `size` rows at a time, never fewer: the last are repeats that are thrown away.
+
+    What it says of a row then depends on that row alone: matrix products of another size round otherwise.
+    """
     count = len(tensors[0])
     padded = [torch.cat([x, x[-1:].expand(-count % size, *x.shape[1:])]) for x in tensors]
     return torch.cat([function(*rows) for rows in zip(*(x.split(size) for x in padded), strict=True)])[:count]
@@ -124,7 +127,7 @@ class _Grouped:
         self.denoiser, self.size, self.schedule = denoiser, size, denoiser.schedule
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
-        return _in_groups(self.denoiser, self.size, x_t, t)
+        return in_groups(self.denoiser, self.size, x_t, t)
 
 
 def _device(denoiser: CleanImage) -> torch.device:

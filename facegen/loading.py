@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 import facegen
 from facegen import checkpoint, schema
@@ -13,8 +15,18 @@ from facegen.callbacks.ema import key
 from facegen.codecs import Codec
 from facegen.diffusion.denoiser import Denoiser
 from facegen.errors import UserError
+from facegen.networks.probe import Classifier
+from facegen.studio import sha256
+from facegen.types import PositiveInt
 
 Build = Callable[..., Any]
+FACTS: dict[str, Any] = {
+    "condition_names": list[str],
+    "condition_groups": dict[str, list[str]],
+    "resolution": PositiveInt,
+    "channels": Literal[1, 3],
+    "fingerprint": str,
+}
 
 
 @dataclass
@@ -47,20 +59,78 @@ class Loaded:
         return load(path, self.build, self.ema)
 
 
+@dataclass
+class LoadedProbe:
+    """A probe ready to be asked: `probe` maps images to logits, its `features` to features, in evaluation mode, with averaged weights.
+
+    `sha256` is of the file `path`. `data` has what the file says of the data it was trained on: resolution, channels, condition_names,
+    condition_groups, fingerprint and more. `ema` is the half-life of the average, or `raw`.
+    """
+
+    path: Path
+    sha256: str
+    config: dict[str, Any]
+    data: dict[str, Any]
+    probe: Classifier
+    ema: str
+    step: str
+
+
 def load(ckpt: str | Path, build: Build, ema: str | None = None) -> Loaded:
     """The model of `ckpt`, a file or a run directory; `ema` is a half-life in images, `raw`, or None for the run's first.
 
     Raises UserError where the file is damaged, of another schema, or its configuration names anything but facegen's own classes;
     nothing is imported before that is known.
     """
-    path = checkpoint.latest(ckpt)
+    restored = _restore(checkpoint.latest(ckpt), build, ema)
+    model, path, head = restored.model, restored.path, restored.header
+    if not model.draws:
+        wanted = "sample one of a model that draws, such as model=ddpm: ckpt=RUN_OR_FILE"
+        raise UserError(f"{path} is a checkpoint of model={head.family}, which draws nothing; {wanted}")
+    provenance = {
+        "facegen": facegen.__version__,
+        "checkpoint": path.name,
+        "family": head.family,
+        "step": restored.step,
+        "ema": restored.ema,
+        "data": str(head.data.get("fingerprint", "")),
+    }
+    return Loaded(path, head.config, model.denoiser, model.codec, provenance, build, ema)
+
+
+def load_probe(ckpt: str | Path, build: Build, ema: str | None = None) -> LoadedProbe:
+    """The probe of `ckpt`: a file, or a run directory, which means its `checkpoints/best.ckpt` (the lowest held-out loss that was
+    measured), or its newest step where nothing was measured.
+
+    `ema` and errors as for `load`, and UserError where the checkpoint is of another model.
+    """
+    best = Path(ckpt, "checkpoints", "best.ckpt")
+    path = checkpoint.latest(best if ckpt and best.is_file() else ckpt)
+    restored = _restore(path, build, ema, family="probe")
+    head = restored.header
+    data = {**head.data, **_facts(head, FACTS, path)}
+    return LoadedProbe(path, sha256(path), head.config, data, restored.model.classifier, restored.ema, restored.step)
+
+
+@dataclass
+class _Restored:
+    """The model of a family with the weights asked for, its file and what the file says."""
+
+    model: Any
+    path: Path
+    header: checkpoint.Header
+    step: str
+    ema: str
+
+
+def _restore(path: Path, build: Build, ema: str | None, family: str | None = None) -> _Restored:
     stored = checkpoint.read(path)
-    head = checkpoint.header(stored, path)
+    head = checkpoint.header(stored, path, expect_family=family)
     checkpoint.check_targets(head.config, schema.TARGETS)
     problems = list(schema.check(head.config.get("model", {}), "model"))
     if problems:
         raise UserError(*(f"{path}: {line}" for line in problems))
-    model = build(head.config["model"])
+    model = build(head.config["model"], **_facts(head, schema.facts_asked(head.config["model"]), path))
     if getattr(model, "family", None) != head.family:
         raise UserError(
             f"{path} says it is of model={head.family}, but its configuration is of another: use a checkpoint that train.py wrote"
@@ -72,16 +142,19 @@ def load(ckpt: str | Path, build: Build, ema: str | None = None) -> Loaded:
     except (KeyError, RuntimeError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} does not hold the weights that its configuration asks for ({reason}): use another checkpoint") from error
-    provenance = {
-        "facegen": facegen.__version__,
-        "checkpoint": path.name,
-        "family": head.family,
-        "step": str(stored.get("global_step", "unknown")),
-        "ema": halflife or "raw",
-        "data": str(head.data.get("fingerprint", "")),
-    }
     model.eval().requires_grad_(False)
-    return Loaded(path, head.config, model.denoiser, model.codec, provenance, build, ema)
+    return _Restored(model, path, head, str(stored.get("global_step", "unknown")), halflife or "raw")
+
+
+def _facts(head: checkpoint.Header, names: Iterable[str], path: Path) -> dict[str, Any]:
+    """What a checkpoint says of its data under `names`; raises UserError where it does not, or says what cannot be."""
+    facts = {}
+    for name in names:
+        try:
+            facts[name] = TypeAdapter(FACTS[name]).validate_python(head.data[name], strict=True)
+        except (KeyError, ValidationError) as error:
+            raise UserError(f"{path} does not say the {name} of its data: use another checkpoint") from error
+    return facts
 
 
 def _halflife(asked: str | None, config: dict[str, Any], averages: dict[str, Any], path: Path) -> str | None:

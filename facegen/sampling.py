@@ -62,7 +62,7 @@ def sample_job(
 
     Raises UserError where `out` cannot be written or holds images that were drawn otherwise.
     """
-    studio = Studio(loaded, sampler, batch_size, _device(device))
+    studio = Studio(loaded, sampler, batch_size, device_of(device))
     seeds = range(seed, seed + n)
     if (most := SHOWN.get(figure, n)) < n:
         print(f"figure={figure} shows the first {most} of n={n} seeds", file=sys.stderr)
@@ -75,7 +75,8 @@ def sample_job(
     return result
 
 
-def _device(asked: str | None) -> str:
+def device_of(asked: str | None) -> str:
+    """Where to draw: as asked, or the graphics card where there is one; raises UserError where there is none."""
     if asked == "cuda" and not torch.cuda.is_available():
         raise UserError("device=cuda: torch finds no graphics card on this machine; type device=cpu")
     return asked or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -17,17 +17,19 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from facegen import types
-from facegen.errors import nearest
+from facegen.errors import UserError, nearest
 
 ROOT = Path(__file__).parent
 REQUIRED = object()
-SUPPLIED = {"run_dir"}  # given by the run itself
+FACTS = ("condition_names", "condition_groups")  # of the data: given to a model that asks for them, by the run or the checkpoint
+SUPPLIED = {"run_dir", *FACTS}  # given by the run itself
 
 TARGETS = frozenset(
     f"facegen.{name}"
     for name in (
         "callbacks.checkpoints.KeepCheckpoints",
         "callbacks.ema.EMA",
+        "callbacks.monitor.Monitor",
         "callbacks.preview.Preview",
         "codecs.Pixels",
         "data.faces.Cartoon",
@@ -51,8 +53,10 @@ TARGETS = frozenset(
         "diffusion.times.UniformTimes",
         "families.ddpm.DDPM",
         "families.optimization.Adam",
+        "families.probe.Probe",
         "interop.DiffusersSampler",
         "loggers.Loggers",
+        "networks.probe.ProbeNet",
         "networks.unet.UNet",
         "trainer.TrainerOptions",
     )
@@ -82,10 +86,24 @@ def signature(target: str) -> dict[str, tuple[Any, Any]]:
     }
 
 
+def facts_asked(node: dict[str, Any]) -> list[str]:
+    """The facts of the data that the class of the configuration `node` is to be told when it is built."""
+    return [name for name in signature(node["_target_"]) if name in FACTS]
+
+
+def unlabelled(model: dict[str, Any], reason: str) -> UserError:
+    """The error of a `model` that asks for labels where the data has none, for the `reason` that it gives."""
+    return UserError(f"model={model['_target_'].split('.')[-2]} needs labels, {reason}")
+
+
 def _arguments_of_init(found: ast.ClassDef, module: ast.Module) -> ast.arguments:
     """Of the class or, where it has none, of the nearest base in the same module."""
     if init := next((node for node in found.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"), None):
         return init.args
+    if any("dataclass" in ast.unparse(decorator) for decorator in found.decorator_list):
+        fields = [node for node in found.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
+        names = [ast.arg(node.target.id, node.annotation) for node in fields if isinstance(node.target, ast.Name)]
+        return ast.arguments(posonlyargs=[], args=[], kwonlyargs=names, kw_defaults=[node.value for node in fields], defaults=[])
     names = [base.id for base in found.bases if isinstance(base, ast.Name)]
     bases = [node for node in module.body if isinstance(node, ast.ClassDef) and node.name in names]
     empty = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
@@ -107,14 +125,12 @@ def check(node: dict[str, Any], path: str) -> Iterator[str]:
     if target not in TARGETS:
         yield f"{path}._target_ must be a class of facegen; got {target!r}{nearest(str(target), TARGETS)}"
         return
-    known = signature(target)
+    known = {key: value for key, value in signature(target).items() if key not in SUPPLIED}
     for key in [k for k in node if k != "_target_" and k not in known]:
         allowed = ", ".join(known) or "none"
         yield f"{path}.{key} is not an option of {target.rpartition('.')[2]}{nearest(key, known)}; it has: {allowed}"
     for key, (annotation, default) in known.items():
         if key not in node:
-            if key in SUPPLIED:
-                continue
             if default is REQUIRED:
                 yield f"{path}.{key} is required; type {path}.{key}=..."
                 continue
@@ -146,11 +162,11 @@ def _shown(value: object) -> str:
     return "null" if value is None else repr(value)
 
 
-def beyond_the_schedule(sampler: dict[str, Any], scheduler: dict[str, Any]) -> Iterator[str]:
-    """The problem of a checked sampler that wants more steps than the schedule has; Heun alone walks between them."""
+def beyond_the_schedule(sampler: dict[str, Any], scheduler: dict[str, Any], path: str = "sampler.steps") -> Iterator[str]:
+    """The problem of a checked sampler with more steps, given at `path`, than the schedule has; Heun alone walks between them."""
     steps, length = sampler["steps"], scheduler.get("steps")
     if length is not None and steps > length and not sampler["_target_"].endswith("Heun"):
-        yield f"sampler.steps must be at most scheduler.steps={length}; got {steps}; type sampler.steps={min(length, 50)}"
+        yield f"{path} must be at most scheduler.steps={length}; got {steps}; type {path}={min(length, 50)}"
 
 
 def _wanted(annotation: Any, error: ValidationError) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +15,7 @@ from facegen.codecs import Codec
 from facegen.diffusion.denoiser import Denoiser
 from facegen.diffusion.sampler import Sampler, Watch
 from facegen.generate import AnySeed, Seed, generate
+from facegen.progress import progress
 
 
 class Loaded(Protocol):
@@ -42,7 +42,7 @@ class Studio:
         self.loaded, self.sampler, self.batch_size, self.device = loaded, sampler, batch_size, device
         self.facts = {
             **loaded.provenance,
-            "sha256": _sha256(loaded.path),
+            "sha256": sha256(loaded.path),
             "schedule": type(loaded.denoiser.schedule).__name__,
             "prediction": type(loaded.denoiser.prediction).__name__,
             "sampler": describe(sampler),
@@ -55,7 +55,7 @@ class Studio:
     ) -> Iterator[tuple[list[AnySeed], np.ndarray]]:
         """The images (B,C,H,W) uint8 of `seeds`, some at a time, behind a progress bar that counts the `kept` ones as done."""
         denoiser, steps = self.loaded.denoiser.to(self.device), self.sampler.steps
-        with _progress(title, kept, kept + len(seeds), steps) as advance:
+        with progress(title, kept, kept + len(seeds), steps) as advance:
 
             def each_step(i: int, x_t: Tensor, x_0: Tensor) -> None:
                 advance(len(x_t))
@@ -86,25 +86,7 @@ def describe(sampler: Sampler) -> str:
     return f"{type(sampler).__name__}({', '.join(options)})"
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Of the file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _progress(title: str, done: int, count: int, steps: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr with images per second and the time left; yields what moves it on by steps of single images."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(title, completed=done * steps, total=count * steps, text="")
-
-        def advance(by: int) -> None:
-            progress.advance(task, by)
-            state = progress.tasks[task]
-            text = f"{state.completed // steps:.0f} of {count}  {(state.speed or 0) / steps:.3g} images/s"
-            progress.update(task, text=text)
-
-        yield advance

@@ -25,9 +25,9 @@ class SweepSheet(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Draws the sheet of all jobs."""
-        from facegen.figures.compare import compare_runs
+        from facegen.figures.compare import compare_runs, previews
 
-        if len(self.jobs) < 2:
+        if len(self.jobs) < 2 or not any(previews(run_dir) for _, run_dir in self.jobs):  # a probe draws none
             return
         shared = set.intersection(*(set(overrides) for overrides, _ in self.jobs))
         rows = [(", ".join(o.lstrip("+") for o in overrides if o not in shared), run_dir) for overrides, run_dir in self.jobs]

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
+from facegen import schema
 from facegen.callbacks.budget import Budget
 from facegen.callbacks.checkpoints import DurableCheckpointIO
 from facegen.callbacks.guard import Guard
@@ -24,7 +25,8 @@ from facegen.callbacks.stamp import Stamp
 from facegen.checkpoint import Header, read, step_of
 from facegen.compiling import compiling
 from facegen.distributed import resume_command, settle, tie
-from facegen.loading import load
+from facegen.loading import load, load_probe
+from facegen.ranks import is_first
 from facegen.rundir import RunDir
 from facegen.seeding import mix
 
@@ -47,17 +49,14 @@ def fit(config: dict[str, Any], run: RunDir, build: Build) -> TrainResult:
     tie()
     warnings.filterwarnings("ignore", module="lightning.*")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    torch.manual_seed(mix(config["seed"], "weights"))
-    model, data = build(config["model"]), build(config["data"])
-    parts = {name: build(config[name]) for name in ("trainer", "ema", "logger")}
-    parts |= {name: build(config[name], run_dir=str(run.path)) for name in ("checkpoint", "preview")}
-    data.prepare()  # what may take minutes comes last
-    _warn_of_leftover(model.denoiser.schedule)
+    model, data, parts = _parts(config, run, build)
+    if model.draws:
+        _warn_of_leftover(model.denoiser.schedule)
     trainer = _trainer(config, run, model, data, parts)
     latest = run.latest(_say)
     if latest and _is_finished(latest, trainer):
         _say(f"{run.path} is finished; to go on type a higher trainer.max_steps or trainer.max_time, to start anew another run_dir")
-        _draw_missing(run, trainer, latest, parts["preview"], build)
+        _draw_missing(run, trainer, latest, parts["preview"] if model.draws else None, build)
         return TrainResult(run.path, latest, step_of(latest))
     if latest:
         _say(f"continuing {run.path} from {latest.name}")
@@ -75,10 +74,33 @@ def fit(config: dict[str, Any], run: RunDir, build: Build) -> TrainResult:
     return TrainResult(run.path, run.latest(_say), trainer.global_step, metrics)
 
 
+def _parts(config: dict[str, Any], run: RunDir, build: Build) -> tuple[Any, Any, dict[str, Any]]:
+    """The model, the data, prepared, and what is around them; a model that asks for facts of the data has to wait for it."""
+    asked = schema.facts_asked(config["model"])
+    model: Any = None if asked else _fresh_model(config, build)
+    data = build(config["data"])
+    parts = {name: build(config[name]) for name in ("trainer", "ema", "logger")}
+    parts |= {name: build(config[name], run_dir=str(run.path)) for name in ("checkpoint", "preview", "monitor")}
+    data.prepare()  # what may take minutes comes last
+    if asked:
+        facts = data.facts()
+        if not facts["condition_names"]:
+            raise schema.unlabelled(config["model"], data.unlabelled)
+        model = _fresh_model(config, build, **{name: facts[name] for name in asked})
+    if model.draws and is_first():
+        parts["monitor"].open(data, lambda ckpt: load_probe(ckpt, build))
+    return model, data, parts
+
+
+def _fresh_model(config: dict[str, Any], build: Build, **facts: Any) -> Any:
+    torch.manual_seed(mix(config["seed"], "weights"))
+    return build(config["model"], **facts)
+
+
 def _trainer(config: dict[str, Any], run: RunDir, model: Any, data: Any, parts: dict[str, Any]) -> Trainer:
     options, ema, keep = parts["trainer"], parts["ema"], parts["checkpoint"]
     if options.compile:
-        model.denoiser.network.compile()
+        model.network.compile()
     steps_per_epoch = data.num_train / data.batch_size / options.accumulate
     budget = Budget(options.max_time, steps_per_epoch)
     callbacks = [
@@ -87,7 +109,7 @@ def _trainer(config: dict[str, Any], run: RunDir, model: Any, data: Any, parts: 
         ema,
         Stamp(Header(model.family, config, data.facts())),
         ProgressLine(ema, budget),
-        parts["preview"],
+        *([parts["preview"], parts["monitor"]] if model.draws else []),
         keep,
         Preempt(keep),
     ]
@@ -102,10 +124,9 @@ def _is_finished(latest: Path, trainer: Trainer) -> bool:
     return 0 < trainer.max_steps <= stored["global_step"] or (budget.max_time is not None and elapsed >= budget.max_time)
 
 
-def _draw_missing(run: RunDir, trainer: Trainer, latest: Path, preview: Preview, build: Build) -> None:
+def _draw_missing(run: RunDir, trainer: Trainer, latest: Path, preview: Preview | None, build: Build) -> None:
     """What a finished run lacks of its last pictures: it was killed after its last checkpoint, or they were deleted."""
-    picture = preview.path(step_of(latest))
-    if trainer.is_global_zero and preview.count and not picture.exists():
+    if trainer.is_global_zero and preview and preview.count and not (picture := preview.path(step_of(latest))).exists():
         loaded = load(latest, build)
         loaded.denoiser.to(trainer.strategy.root_device)
         with trainer.precision_plugin.forward_context():

@@ -39,12 +39,18 @@ def configure(name: str, *overrides: str) -> DictConfig:
     from hydra import compose, initialize_config_dir
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(name, overrides=[spelled_for_hydra(o, sweep=False) for o in overrides])
+        return compose(name, overrides=[spelled_for_hydra(o, sweep=False, script=name) for o in overrides])
 
 
 def tiny(run_dir: Path, *overrides: str) -> DictConfig:
     """A training run of seconds in `run_dir`."""
     return configure("train", *TINY, f"run_dir={run_dir}", *overrides)
+
+
+def tiny_probe(run_dir: Path, *overrides: str) -> DictConfig:
+    """A probe of seconds in `run_dir`."""
+    options = [option for option in TINY if not option.startswith(("model", "preview", "sampler"))]
+    return configure("train", "model=probe", "model.network.widths=[8,16]", *options, f"run_dir={run_dir}", *overrides)
 
 
 def in_child(task: Callable[[], Any], kill_when: Callable[[], bool] | None = None, with_signal: int = signal.SIGKILL) -> int:

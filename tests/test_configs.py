@@ -91,6 +91,16 @@ def test_defaults_are_filled_in_so_that_a_checkpoint_says_everything() -> None:
     assert config["trainer"]["accumulate"] == 1
 
 
+def test_an_evaluation_can_be_asked_for_all_it_knows_with_the_defaults_of_its_options() -> None:
+    import yaml
+
+    settings = yaml.safe_load((CONF / "evaluate.yaml").read_text())
+    options = schema.signature("facegen.metrics.measure.Options")
+    assert {name: settings[name] for name in options} == {name: default for name, (_, default) in options.items()}
+    asked = {*schema.signature("facegen.request.Request"), *options} - {"options", "data", "sampler"}
+    assert asked == set(settings) - {"defaults", "hydra"}
+
+
 def test_a_group_may_be_nested_but_not_guessed() -> None:
     with pytest.raises(UserError, match=r"scheduler has no _target_"):
         resolve(configure("train", "~scheduler", "+scheduler.steps=5"))

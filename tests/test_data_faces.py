@@ -82,6 +82,7 @@ def test_facts_are_plain_and_hold_no_path(tmp_path):
     assert "LANCZOS" in facts["filter"]
     assert facts["num_train"] + facts["num_val"] == 20
     assert (facts["name"], facts["crop"], facts["fingerprint"], facts["condition_names"]) == ("Folder", "center", data.fingerprint, [])
+    assert facts["condition_groups"] == {}
 
 
 def test_every_data_set_has_its_module(tmp_path):

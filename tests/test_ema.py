@@ -15,6 +15,8 @@ from facegen.errors import UserError
 
 
 class Model(LightningModule):
+    averaged = "denoiser"
+
     def __init__(self) -> None:
         super().__init__()
         self.denoiser = nn.Linear(2, 2)

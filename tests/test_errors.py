@@ -112,6 +112,29 @@ def test_sampling_mistakes_are_told_the_same_way(arguments: tuple[str, ...], mes
     assert message in "\n".join(errors("sample.py", *arguments))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "ckpt is required; type ckpt=RUN_OR_FILE, or fake=FOLDER real=FOLDER to compare folders"),
+        (("ckpt=nowhere", "metrics=[fid,is]"), "ckpt=nowhere: no file 'nowhere'"),
+        (("ckpt=[a,b]", "metrics=[fid"), "the command line cannot be read"),
+        (("ckpt=x", "metrics=fidd"), "metrics: fidd is not a metric (did you mean 'fid'?); allowed: fid, is, kid"),
+        (("ckpt=x", "metric=[fid]"), "metric is not a setting of evaluate.py (did you mean 'metrics'?)"),
+        (("fake=nowhere", "real=nowhere", "metrics=[psnr]"), "fake=nowhere is no folder"),
+    ],
+)
+def test_evaluation_mistakes_are_told_the_same_way(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    assert message in "\n".join(errors("evaluate.py", *arguments, cwd=tmp_path))
+
+
+def test_several_checkpoints_are_a_list_whatever_their_names_hold(tmp_path: Path) -> None:
+    odd, comma = tmp_path / "a = [b]", tmp_path / "it's (c)"
+    line = spelled_for_hydra(f"ckpt=[{odd},{comma}]", sweep=False, script="evaluate")
+    assert list(configure("evaluate", line).ckpt) == [str(odd), str(comma)]
+    (tmp_path / "[x,y]").mkdir()
+    assert configure("evaluate", f"ckpt={tmp_path}/[x,y]").ckpt == f"{tmp_path}/[x,y]"
+
+
 ODD_PATHS = [
     "[x]",
     "[x",
@@ -212,7 +235,7 @@ def test_help_lists_every_group_and_the_options_of_what_is_chosen() -> None:
     assert not re.search(r"\| +(torch|hydra|lightning)\n", done.stderr)
 
 
-@pytest.mark.parametrize("script", ["train.py", "sample.py"])
+@pytest.mark.parametrize("script", ["train.py", "sample.py", "evaluate.py"])
 def test_what_help_names_can_be_typed(script: str) -> None:
     done = subprocess.run([sys.executable, script, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
     settings = re.findall(r"^  (\w+)=", done.stdout, re.MULTILINE)

@@ -56,6 +56,15 @@ def test_the_loss_curve_shows_training_and_held_out_loss(tmp_path: Path, monkeyp
     assert [text.get_text() for text in held_out.get_legend().get_texts()] == ["below 0.1", "0.1 to 1", "all"]
 
 
+def test_the_curve_of_a_classifier_shows_its_right_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = "step,train/loss,val/loss,val/accuracy_age,val/age_error,val/balanced_accuracy\n9,1,0.9,0.1,20,0.5\n19,0.8,0.7,0.6,9,0.8\n"
+    _, held_out, answers = drawn_axes(monkeypatch, run_with(tmp_path, metrics))
+    assert held_out.get_legend() is None  # there are no noise levels
+    assert held_out.lines[0].get_ydata().tolist() == [0.9, 0.7]
+    assert [text.get_text() for text in answers.get_legend().get_texts()] == ["age: 0.60", "attributes, balanced: 0.80"]
+    assert answers.get_ylim() == (0, 1)
+
+
 @pytest.mark.parametrize(("last", "scale"), [(0.8, "linear"), (0.001, "log"), (-5.0, "linear")])
 def test_a_loss_that_falls_far_is_drawn_on_a_logarithmic_axis(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: float, scale: str

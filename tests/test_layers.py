@@ -18,6 +18,11 @@ ALLOWED = {  # folder -> the only third-party packages and parts of facegen it m
     "diffusion": ("torch", "facegen.diffusion", *LEAVES),
     "networks": ("torch", "diffusers", "facegen.networks", *LEAVES),
     "data": ("torch", "lightning", "numpy", "PIL", "rich", "yaml", "facegen.data", "facegen.durable", *LEAVES),
+    "metrics": (
+        *("torch", "numpy", "scipy", "PIL", "rich", "torchmetrics", "torch_fidelity", "facegen.metrics", *LEAVES),
+        *("facegen.data.decode", "facegen.data.records", "facegen.generate", "facegen.studio", "facegen.memory"),
+        *("facegen.__version__", "facegen.cli", "facegen.durable", "facegen.progress", "facegen.ranks", "facegen.loading"),
+    ),
     "families": ("torch", "lightning", "facegen.families", "facegen.diffusion", "facegen.networks", "facegen.codecs", *LEAVES),
 }
 SEES_HYDRA = {"cli.py", "experiment.py", "sweep.py"}
@@ -62,14 +67,15 @@ def test_generation_knows_no_family_and_no_data(part: str) -> None:
     assert [name for _, name in imports(PACKAGE / part) if under(name, ("lightning", "facegen.families", "facegen.data"))] == []
 
 
-@pytest.mark.parametrize("script", ["train.py", "sample.py"])
+@pytest.mark.parametrize("script", ["train.py", "sample.py", "evaluate.py"])
 def test_entry_scripts_are_short(script: str) -> None:
     assert len((ROOT / script).read_text().splitlines()) <= 60
 
 
 def test_help_and_configuration_errors_import_nothing_heavy() -> None:
     check = (
-        "import sys, facegen.cli, facegen.schema, facegen.checkpoint, facegen.experiment, facegen.rundir, facegen.networks.checks\n"
+        "import sys, facegen.cli, facegen.schema, facegen.checkpoint, facegen.experiment, facegen.rundir, facegen.networks.checks, "
+        "facegen.request, facegen.metrics.names, facegen.metrics.protocol, facegen.metrics.weights, facegen.metrics.compare\n"
         f"print([name for name in {HEAVY} if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""Exponential moving averages of the denoiser's weights: several lengths at once, beside the raw weights and never in their place."""
+"""Exponential moving averages of a model's weights: several lengths at once, beside the raw weights and never in their place."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from facegen.types import ProperFraction
 
 
 class EMA(Callback):
-    """Averages the trainable parameters of `model.denoiser` after every optimizer step (Karras et al. 2022, appendix F.2).
+    """Averages the trainable parameters of `model.denoiser`, or what else its family names, after every optimizer step (Karras et al.
+    2022, appendix F.2).
 
     Args:
         halflives: lengths in images seen; an image's influence halves over so many more images. The first is used for previews,
@@ -36,9 +37,9 @@ class EMA(Callback):
         self._live: list[Tensor] = []
 
     @staticmethod
-    def parameters(model: LightningModule) -> dict[str, Tensor]:
+    def parameters(model: Any) -> dict[str, Tensor]:
         """The tensors that are averaged, by name."""
-        return {name: p for name, p in model.named_parameters() if name.startswith("denoiser.") and p.requires_grad}
+        return {name: p for name, p in model.named_parameters() if name.startswith(f"{model.averaged}.") and p.requires_grad}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._step = trainer.global_step

@@ -32,6 +32,7 @@ class CelebAReader(Reader):
     layout = "img_align_celeba/000001.jpg ... and, where wanted, list_attr_celeba.txt or .csv"
     crops = ("d2c", "center140", "center148", "center178", "center108", "squash")
     condition_names = ATTRIBUTES
+    label_file = "list_attr_celeba.txt or .csv"
 
     def files(self, root: Path) -> list[File]:
         """The images of the first folder that has any, and the tables."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from typing import ClassVar
 
 import numpy as np
 
-from facegen.data.cartoon import CONDITION_NAMES, conditions, parameters, render
+from facegen.data.cartoon import AGE_GROUPS, CONDITION_NAMES, GROUPS, conditions, parameters, render
 
 _SEED = 0  # of the population: the data set is the same whatever the seed of a run
 _LUMA = np.array([299, 587, 114])  # ITU-R 601, in thousandths
@@ -21,6 +22,7 @@ class DrawnImages:
     block = 64
     filter = "none, drawn at its size"
     condition_names = CONDITION_NAMES
+    condition_groups: ClassVar[dict[str, tuple[str, ...]]] = {"age": AGE_GROUPS, "group": GROUPS}
 
     def __init__(self, resolution: int, channels: int) -> None:
         self.resolution, self.channels = resolution, channels

@@ -2,7 +2,7 @@
 
 A batch is a dict: `image` (B, C, H, W) float32 in [-1, 1]; `condition` (B, K) float32 where the data has labels, with the
 columns `condition_names`; `index` (B,) int64, the image's number in the data set; in training also `position`, the number of
-the batch since the run began.
+the batch since the run began. Of the columns in one of `condition_groups` an image has one at most, the other columns are attributes.
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ class FaceData(LightningDataModule):
     """Faces in batches of `batch_size` over all devices, in an endless keyed order that continues where a checkpoint left it.
 
     `prepare` opens the data and raises UserError for whatever the user can mend; after it `num_train`, `num_val`,
-    `condition_names` and `fingerprint` are known. `consumed` counts the batches trained on.
+    `condition_names`, `condition_groups` and `fingerprint` are known. `consumed` counts the batches trained on.
     """
 
     condition_names: tuple[str, ...]
+    condition_groups: dict[str, tuple[str, ...]]
     fingerprint: str
+    unlabelled = ""  # why there are no condition names, and what to type where they are needed
 
     def __init__(self, picture: Picture, opened: Open, batch_size: int, num_workers: int, seed: int, flip: bool) -> None:
         super().__init__()
@@ -56,7 +58,7 @@ class FaceData(LightningDataModule):
                 f"data.batch_size={self.batch_size} is more than the {self.num_train} images to train on; "
                 f"type data.batch_size={max(1, self.num_train)} or less"
             )
-        self.condition_names, self.fingerprint = source.condition_names, source.fingerprint
+        self.condition_names, self.condition_groups, self.fingerprint = source.condition_names, source.condition_groups, source.fingerprint
         self._source = source
 
     def prepare_data(self) -> None:
@@ -77,6 +79,16 @@ class FaceData(LightningDataModule):
         """How many images are held out."""
         return len(self._held_out)
 
+    def numbers(self, split: str) -> np.ndarray:
+        """The images (N,) of `train` (what a model is trained on), of `held_out`, or of `all`, in the order of the data set."""
+        self.prepare()
+        both = np.union1d(self._train, self._held_out)
+        return {"train": self._train, "held_out": self._held_out, "all": both}[split]
+
+    def pixels(self, numbers: np.ndarray) -> np.ndarray:
+        """The images (B, C, H, W) uint8 of `numbers` (B,), not mirrored."""
+        return self._source.read(numbers)[0]
+
     def facts(self) -> dict[str, Any]:
         """What a checkpoint and a table of results say of the data: plain values, no paths."""
         return {
@@ -89,6 +101,7 @@ class FaceData(LightningDataModule):
             "num_train": self.num_train,
             "num_val": self.num_val,
             "condition_names": list(self.condition_names),
+            "condition_groups": {name: list(columns) for name, columns in self.condition_groups.items()},
         }
 
     def _rank(self) -> tuple[int, int]:
@@ -175,6 +188,7 @@ class FaceFiles(FaceData):
         reader = self.reader(Picture(resolution, channels, crop))
         opened = partial(open_split, reader, val_fraction, root, cache_dir, on_bad, limit)
         super().__init__(reader.picture, opened, batch_size, num_workers, seed, flip)
+        self.unlabelled = reader.unlabelled(root)
 
 
 class CelebA(FaceFiles):

@@ -31,6 +31,7 @@ class PackedImages:
 
     folder: Path
     condition_names: tuple[str, ...]
+    condition_groups: dict[str, tuple[str, ...]]
     fingerprint: str
     labels: np.ndarray | None
     split: np.ndarray | None
@@ -68,8 +69,8 @@ def load_packed(folder: Path, reader: Reader) -> PackedImages | None:
             columns = {key: stored[key] for key in stored.files}
         scalars = {key: columns.pop(key).item() for key in ("fingerprint", "left_out", "stops")}
         labels, split = columns.pop("labels", None), columns.pop("split", None)
-        names = reader.condition_names if labels is not None else ()
-        packed = PackedImages(folder, names, labels=labels, split=split, **scalars, **columns)
+        names, groups = (reader.condition_names, reader.condition_groups) if labels is not None else ((), {})
+        packed = PackedImages(folder, names, groups, labels=labels, split=split, **scalars, **columns)
         _check_pixels(packed, reader.picture)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
         return None

@@ -66,7 +66,8 @@ class Records:
 class Reader:
     """Knows one layout on disk. `files` is quick and tells whether anything changed; `records` reads the labels.
 
-    `version` is raised whenever the same files would be read differently.
+    `version` is raised whenever the same files would be read differently. `condition_groups` names the columns that exclude each other:
+    an image is in one of each group, or in none where that is not known. `label_file` is what holds the labels, beside the images.
     """
 
     name: ClassVar[str]
@@ -74,6 +75,8 @@ class Reader:
     layout: ClassVar[str]
     crops: ClassVar[tuple[str, ...]] = ("square",)
     condition_names: ClassVar[tuple[str, ...]] = ()
+    condition_groups: ClassVar[dict[str, tuple[str, ...]]] = {}
+    label_file: ClassVar[str] = ""
 
     def __init__(self, picture: Picture) -> None:
         if picture.crop not in self.crops:
@@ -109,6 +112,12 @@ class Reader:
         except OSError as error:
             raise UserError(f"data.root={root} cannot be read ({error.strerror}); type data.root=FOLDER") from error
         return folder
+
+    def unlabelled(self, root: str | Path | None) -> str:
+        """Why there are no labels at `root`, and what to type where they are needed."""
+        if self.condition_names:
+            return f"data.root={root} has none: {self.label_file} is missing; put it there, or type data=utkface64 or cartoon"
+        return f"data={self.name} has none; type data=celeba64, utkface64 or cartoon"
 
     def listed(self, root: str | Path | None) -> tuple[Path, list[File]]:
         """`root` and its files; raises UserError where there is no root, or no image in it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -23,6 +24,7 @@ class UTKFaceReader(Reader):
     name = "utkface"
     layout = "25_0_1_20170113151453490.jpg.chip.jpg ... (age_gender_race_time)"
     condition_names = ("Male", *AGE_GROUPS, *RACES)
+    condition_groups: ClassVar[dict[str, tuple[str, ...]]] = {"age": AGE_GROUPS, "race": RACES}
 
     def files(self, root: Path) -> list[File]:
         """All images."""

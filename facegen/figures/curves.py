@@ -1,10 +1,11 @@
-"""How a run learned: its loss while training and on held-out images, from `metrics.csv`."""
+"""How a run learned, from its `metrics.csv`: losses, a classifier's right answers, and what was monitored of drawn images."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 TRAINING, HELD_OUT = "train/loss", "val/loss"
 LEVELS = f"{HELD_OUT}_level_"  # begins the columns of the held-out loss at some noise levels
+ANSWERS = ("val/accuracy_", "val/balanced_accuracy")  # begin the columns of a classifier's right answers on held-out images
+MONITORED = "monitor/"  # begins the columns of a metric of drawn images
 SMOOTHING, LEAST_SMOOTHING = 0.02, 3  # to either side, a smoothed point averages this share of the run, at least so many points
 WIDE = 4.0  # a loss that falls by more than this is drawn on a logarithmic axis
 
@@ -27,11 +30,13 @@ Points = tuple[np.ndarray, np.ndarray]
 def loss_curve(run_dir: Path) -> Path:
     """Draws the losses in RUN_DIR/metrics.csv as RUN_DIR/loss.png and returns its path.
 
-    Raises UserError where nothing has been logged yet.
+    Raises UserError where no loss has been logged yet.
     """
     curves = read_metrics(Path(run_dir, "metrics.csv"))
     held_out = {name: points for name, points in curves.items() if name == HELD_OUT or name.startswith(LEVELS)}
-    panels = [_training] * (TRAINING in curves) + [_held_out] * bool(held_out)
+    answers = [name for name in curves if name.startswith(ANSWERS)]
+    monitored = [partial(_monitored, name) for name in curves if name.startswith(MONITORED)]
+    panels = [_training] * (TRAINING in curves) + [_held_out] * bool(held_out) + [_answers] * bool(answers) + monitored
     if not panels:
         raise UserError(f"{run_dir}/metrics.csv has no losses yet: train longer, or set trainer.log_every lower")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -87,8 +92,27 @@ def _held_out(axes: Axes, curves: dict[str, Points]) -> None:
         axes.plot(*curves[name], color=_shade(i / max(1, len(names) - 1)), linewidth=1.2, marker=".", markersize=4, label=label)
     if HELD_OUT in curves:
         axes.plot(*curves[HELD_OUT], color="black", linewidth=1.8, marker=".", label="all")
-    axes.legend(title="noise level", fontsize=8, title_fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    if names:
+        axes.legend(title="noise level", fontsize=8, title_fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     _finish(axes, "held-out images", np.concatenate([curves[name][1] for name in [*names, HELD_OUT] if name in curves]))
+
+
+def _answers(axes: Axes, curves: dict[str, Points]) -> None:
+    for name in [name for name in curves if name.startswith(ANSWERS)]:
+        label = name.removeprefix(ANSWERS[0]) if name.startswith(ANSWERS[0]) else "attributes, balanced"
+        axes.plot(*curves[name], linewidth=1.8, marker=".", label=f"{label}: {curves[name][1][-1]:.2f}")
+    axes.legend(fontsize=8, frameon=False)
+    _finish(axes, "right answers on held-out images", np.array([0.0, 1.0]), "share")
+    axes.set_ylim(0, 1)
+
+
+def _monitored(name: str, axes: Axes, curves: dict[str, Points]) -> None:
+    steps, values = curves[name]
+    best = int(values.argmin())
+    axes.plot(steps, values, color="C2", linewidth=1.8, marker=".")
+    axes.plot(steps[best], values[best], "o", color="C3", label=f"best: {values[best]:.3g} at step {steps[best] + 1:,}")
+    axes.legend(fontsize=8, frameon=False)
+    _finish(axes, "drawn images", values, name.removeprefix(MONITORED))
 
 
 def _level(name: str) -> tuple[str, str]:
@@ -103,7 +127,7 @@ def _shade(share: float) -> tuple[float, float, float, float]:
     return colormaps["viridis"](0.1 + 0.75 * share)
 
 
-def _finish(axes: Axes, title: str, values: np.ndarray) -> None:
+def _finish(axes: Axes, title: str, values: np.ndarray, what: str = "loss") -> None:
     from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
     if values.min() > 0 and values.max() > WIDE * values.min():
@@ -113,6 +137,6 @@ def _finish(axes: Axes, title: str, values: np.ndarray) -> None:
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.tick_params(labelsize=9)
-    axes.set(title=title, xlabel="step", ylabel="loss")
+    axes.set(title=title, xlabel="step", ylabel=what)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)

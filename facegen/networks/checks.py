@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import gcd
 
 from facegen.errors import UserError
@@ -23,13 +23,32 @@ def check_unet(
     Raises:
         UserError: one line for each problem, naming the key, what is allowed, what came and what to type.
     """
-    if not widths or min(widths) < 1:
-        raise UserError(f"{KEY}.widths must be one positive integer or more; got {list(widths)}; type {KEY}.widths=[64,128]")
+    if problems := [*_no_widths(widths, "[64,128]")]:
+        raise UserError(*problems)
     problems = [*_indivisible_resolution(resolution, widths, patch), *_unfit_groups(groups, widths)]
     if resolution % _factor(widths, patch) == 0:  # otherwise there are no feature-map sizes to speak of
         problems += _unfit_attention(resolution, widths, patch, attention, head_dim)
     if problems:
         raise UserError(*problems)
+
+
+def check_probe(*, widths: Sequence[int], groups: int, **others: object) -> None:
+    """Checks that the options of `facegen.networks.probe.ProbeNet` fit together; `others` are its options that fit with any.
+
+    Raises:
+        UserError: one line for each problem, naming the key, what is allowed, what came and what to type.
+    """
+    if problems := [*_no_widths(widths, "[48,96,192]")] or [*_unfit_groups(groups, widths)]:
+        raise UserError(*problems)
+
+
+CHECKS: dict[str, Callable[..., None]] = {"UNet": check_unet, "ProbeNet": check_probe}
+"""The check of a network's options, by the name of its class."""
+
+
+def _no_widths(widths: Sequence[int], usual: str) -> Iterator[str]:
+    if not widths or min(widths) < 1:
+        yield f"{KEY}.widths must be one positive integer or more; got {list(widths)}; type {KEY}.widths={usual}"
 
 
 def _factor(widths: Sequence[int], patch: int) -> int:

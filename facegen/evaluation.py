@@ -1,0 +1,204 @@
+"""The job behind evaluate.py: numbers of checkpoints or folders against real images, each with the protocol it was measured by."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from facegen import images, ranks
+from facegen.checkpoint import latest
+from facegen.data.cache import cache_home
+from facegen.errors import UserError
+from facegen.figures.neighbours import save_neighbours
+from facegen.loading import Loaded, sampler_of
+from facegen.metrics.extractors import Extractors
+from facegen.metrics.features import Collected, collect
+from facegen.metrics.measure import Measurement, Options
+from facegen.metrics.names import Metric, too_few
+from facegen.metrics.neighbours import Neighbours
+from facegen.metrics.protocol import Number, digest, save, software
+from facegen.metrics.report import table
+from facegen.metrics.sources import FolderImages, Generated
+from facegen.reference import Build, Reference, open_reference
+from facegen.request import Request
+from facegen.sampling import device_of
+from facegen.studio import Studio, describe
+
+Load = Callable[..., Loaded]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is measured: its images, what to say of it, how its images came about, and where its numbers go (`out`, `stem`)."""
+
+    name: str
+    source: Generated | FolderImages
+    subject: dict[str, Any]
+    generated: dict[str, Any]
+    out: Path
+    stem: str
+
+
+@dataclass
+class EvaluationResult:
+    """The evaluations as they were written, the files they are in, and the figures."""
+
+    records: list[dict[str, Any]]
+    files: list[Path]
+    figures: list[Path]
+
+
+def evaluate_job(request: Request, load: Load, load_probe: Callable[..., Any], build: Build) -> EvaluationResult:
+    """Measures what `request` asks for, after everything that can be wrong has been looked at."""
+    metrics, options = request.chosen, Options(**request.options)
+    weights = {"probe": request.probe, "inception_weights": request.inception_weights, "lpips_weights": request.lpips_weights}
+    extractors = Extractors(metrics, device_of(request.device), load_probe, pixels=request.images, **weights)
+    loaded = [load(path, request.ema) for path in [str(latest(ckpt)) for ckpt in request.checkpoints]]
+    candidates = [_drawn(one, request, build) for one in loaded] or [_given(folder, request) for folder in request.folders]
+    home = cache_home(request.cache_dir) / "features"
+    reference = None
+    if any(not metric.of_fake for metric in metrics):
+        reference = open_reference(request, home, [(one.path, one.config["data"]) for one in loaded], build)
+    _check(candidates, reference, metrics, request)
+    ranks.join()
+    return _Job(request, metrics, options, extractors, home, reference).run(candidates)
+
+
+def _drawn(loaded: Loaded, request: Request, build: Build) -> Candidate:
+    """The images that a checkpoint will draw."""
+    family = loaded.provenance["family"]
+    if request.guidance != 1:
+        raise UserError(
+            f"guidance={request.guidance:g}: {loaded.path} is model={family}, which has no condition to be guided by; leave it out"
+        )
+    sampler = build(sampler_of(loaded, request.sampler))
+    studio = Studio(loaded, sampler, request.batch_size, device_of(request.device))
+    source, facts = Generated(studio, request.seed, request.n), studio.facts
+    subject = {key: facts[key] for key in ("checkpoint", "sha256", "family", "step", "schedule", "prediction")}
+    subject |= {"run": loaded.run_dir.resolve().name if loaded.run_dir else None, "trained_on": facts["data"]}
+    generated = {
+        "source": "model",
+        "count": request.n,
+        "first_seed": request.seed,
+        "sampler": describe(sampler),
+        "guidance": request.guidance,
+        "ema": facts["ema"],
+        "resolution": source.resolution,
+        "channels": source.channels,
+    }
+    out = Path(request.out) if request.out else (loaded.run_dir or loaded.path.parent) / "evaluations"
+    name = f"{subject['run']}/{loaded.path.stem}" if subject["run"] else loaded.path.stem
+    return Candidate(name, source, subject, generated, out, f"{loaded.path.stem}-{type(sampler).__name__.lower()}-{sampler.steps}")
+
+
+def _given(folder: str, request: Request) -> Candidate:
+    """The images of a folder."""
+    source = FolderImages(folder, "fake")
+    name = source.folder.resolve().name
+    generated = {"source": "folder", "count": source.count, "resolution": source.resolution, "channels": source.channels}
+    subject = {"folder": name, "sha256": source.identity["sha256"]}
+    return Candidate(name, source, subject, generated, Path(request.out or "evaluations"), name)
+
+
+def _check(candidates: Sequence[Candidate], reference: Reference | None, metrics: Sequence[Metric], request: Request) -> None:
+    """Raises UserError where the two sides do not fit together or are too small, before anything is drawn."""
+    problems: list[str] = []
+    for candidate in candidates:
+        fake, real = candidate.source, reference.source if reference else None
+        if real and (fake.resolution, fake.channels) != (real.resolution, real.channels):
+            sides = f"{candidate.name} is {_size(fake)}, the real images are {_size(real)}"
+            problems.append(f"{sides}: both must be alike; type data=NAME data.root=FOLDER {_fitting(fake)} to have them resized")
+        problems += too_few(metrics, request.options, fake.count, real.count if real else 0, real.title if real else "")
+        if any(metric.paired for metric in metrics) and isinstance(fake, FolderImages) and isinstance(real, FolderImages):
+            problems += _unpaired(fake, real)
+    if problems:
+        raise UserError(*dict.fromkeys(problems))
+
+
+def _size(source: Any) -> str:
+    return f"{source.resolution} px with {source.channels} channel{'s' * (source.channels > 1)}"
+
+
+def _fitting(source: Any) -> str:
+    return f"data.resolution={source.resolution} data.channels={source.channels}"
+
+
+def _unpaired(fake: FolderImages, real: FolderImages) -> list[str]:
+    mine, theirs = ([name.rpartition(".")[0] for name in source.names] for source in (fake, real))
+    if mine == theirs:
+        return []
+    alone = sorted(set(mine) ^ set(theirs))[:1] or mine[:1]
+    return [f"fake={fake.folder} and real={real.folder} must hold images of the same names; {alone[0]} is in one only; rename or remove it"]
+
+
+class _Job:
+    """One evaluation on its way: the candidates one after another, against the same reference."""
+
+    def __init__(
+        self, request: Request, metrics: list[Metric], options: Options, extractors: Extractors, home: Path, reference: Reference | None
+    ) -> None:
+        self.request, self.metrics, self.options = request, metrics, options
+        self.extractors, self.home, self.reference = extractors, home, reference
+
+    def run(self, candidates: Sequence[Candidate]) -> EvaluationResult:
+        result = EvaluationResult([], [], [])
+        real = self.reference.collect(self.extractors.of_real) if self.reference else None
+        for candidate in candidates:
+            self._measure(candidate, real, result)
+        if ranks.rank_and_world()[0] == 0:
+            print(table([candidate.name for candidate in candidates], result.records))
+            for path in [*result.files, *result.figures]:
+                print(path)
+        return result
+
+    def _measure(self, candidate: Candidate, real: Collected | None, result: EvaluationResult) -> None:
+        fake = collect(self.home, candidate.source, self.extractors.of_fake, ranks.rank_and_world())
+        common = {
+            "generated": candidate.generated,
+            "real": dict(self.reference.source.identity) if self.reference else None,
+            "software": software(),
+            "device": device_of(self.request.device),
+            "dtype": "float32",
+        }
+        stem = f"{candidate.stem}-{fake.count}-{digest(candidate.subject, common)[:4]}"
+        found: dict[str, Neighbours] = {}
+        sets = Measurement(fake, real, self.options, self.extractors.identities, self.extractors.foreign, self.extractors.lpips)
+        sets.neighbours_in = lambda space: found.setdefault(space, self._neighbours(fake, space))
+        numbers = [sets.number(metric) for metric in self.metrics]
+        if ranks.rank_and_world()[0] > 0:
+            return
+        result.files.append(candidate.out / f"{stem}.json")
+        result.records.append(save(result.files[-1], candidate.subject, common, numbers))
+        _note(candidate, common, numbers)
+        for space, neighbours in found.items():
+            path = candidate.out / f"{stem}-neighbours{'' if space == 'inception' else f'-{space}'}.png"
+            assert self.reference is not None
+            result.figures.append(save_neighbours(fake.rows("pixels", "pixels"), neighbours, self.reference.training_images, path))
+        if self.request.images and isinstance(candidate.source, Generated):
+            _write_images(fake, candidate.source, candidate.out / stem)
+
+    def _neighbours(self, fake: Collected, space: str) -> Neighbours:
+        assert self.reference is not None
+        return self.reference.neighbours(fake.rows("pixels", "pixels"), fake.rows(space), space, self.extractors.of_fake[space])
+
+
+def _note(candidate: Candidate, common: dict[str, Any], numbers: Sequence[Number]) -> None:
+    """What a reader of the numbers has to know beside them."""
+    fingerprint, trained = (common["real"] or {}).get("fingerprint"), candidate.subject.get("trained_on")
+    if fingerprint and trained and fingerprint != trained:
+        print(f"{candidate.name} was trained on other images than those it is measured against", file=sys.stderr)
+    unreliable = [number.name for number in numbers if number.more.get("infinity_reliable") is False]
+    if unreliable:
+        print(f"{', '.join(unreliable)}: too few images for a limit at infinity that can be relied on", file=sys.stderr)
+
+
+def _write_images(fake: Collected, source: Generated, folder: Path) -> None:
+    for number, image in enumerate(fake.rows("pixels", "pixels")):
+        seed = source.first + number
+        path = folder / f"{seed:06d}.png"
+        if not path.exists():
+            images.save_png(image, path, {**source.studio.facts, "seed": str(seed)})
+    print(folder)

@@ -1,0 +1,130 @@
+"""What can be measured, in which features, on how many images, and under which name the number is written.
+
+"FID", "IS" and "KID" mean the 2015 Inception weights. Measured in any other features a number has another name, and below 50,000
+images every name says how many there were: `fid@10k`, `fd_probe@2k`, `fd_inception[0123abcd]@500`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from facegen.errors import UserError, nearest
+
+INCEPTION, PROBE, LPIPS, PIXELS = "inception", "probe", "lpips", "pixels"
+FULL_COUNT = 50_000  # generated images from which on a name needs no count
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number to be measured: `name` is what it is called, `kind` how it is computed, `space` the features it is computed in.
+
+    `of_fake` numbers are of the generated images alone, `paired` ones of images that belong together by their names.
+    """
+
+    name: str
+    kind: str
+    space: str | None
+    of_fake: bool = False
+    paired: bool = False
+
+    def written(self, count: int, weights: str | None = None) -> str:
+        """The name of the number for `count` images; `weights` is the SHA-256 of Inception weights that are not the published ones."""
+        name = f"{FOREIGN.get(self.name, self.name)}[{weights[:8]}]" if weights and self.space == INCEPTION else self.name
+        if count >= FULL_COUNT:
+            return name
+        return f"{name}@{count // 1000}k" if count % 1000 == 0 else f"{name}@{count}"
+
+
+FOREIGN = {"fid": "fd_inception", "mifid": "mifd_inception", "rfid": "rfd_inception"}
+MANIFOLD = ("precision", "recall", "density", "coverage", "neighbours")
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("fid", "frechet", INCEPTION),
+        Metric("is", "inception_score", INCEPTION, of_fake=True),
+        Metric("kid", "kid", INCEPTION),
+        Metric("mifid", "mifid", INCEPTION),
+        *(Metric(name, name, None) for name in MANIFOLD),
+        Metric("fd_probe", "frechet", PROBE),
+        Metric("kid_probe", "kid", PROBE),
+        Metric("mifd_probe", "mifid", PROBE),
+        *(Metric(f"{name}_probe", name, PROBE) for name in MANIFOLD),
+        Metric("lpips_diversity", "lpips_diversity", LPIPS, of_fake=True),
+        Metric("psnr", "psnr", PIXELS, paired=True),
+        Metric("ssim", "ssim", PIXELS, paired=True),
+        Metric("lpips", "lpips", LPIPS, paired=True),
+        Metric("rfid", "frechet", INCEPTION, paired=True),
+        Metric("rfd_probe", "frechet", PROBE, paired=True),
+    )
+}
+MISNAMED = {"fid_probe": "fd_probe", "mifid_probe": "mifd_probe", "rfid_probe": "rfd_probe", "inception_score": "is"}
+
+
+def unknown(names: Iterable[str]) -> list[str]:
+    """The problems of the metrics `names` as they were typed, a line each; what is allowed stands in the last."""
+    lines = []
+    for name in names:
+        if name not in METRICS:
+            near = f" (did you mean '{MISNAMED[name]}'?)" if name in MISNAMED else nearest(name, METRICS)
+            lines.append(f"metrics: {name} is not a metric{near}")
+    return [*lines[:-1], f"{lines[-1]}; allowed: {', '.join(METRICS)}"] if lines else []
+
+
+def chosen(names: Sequence[str]) -> list[Metric]:
+    """The metrics of `names`, each in its features.
+
+    precision, recall, density, coverage and neighbours can be measured in Inception's features or the probe's: in the probe's where
+    another metric of the list is and none is in Inception's, else in Inception's. It depends on the command alone, never on what the
+    machine has, and in the probe's features the name says so.
+    """
+    spaces = {METRICS[name].space for name in names}
+    use_probe = PROBE in spaces and INCEPTION not in spaces
+    metrics = []
+    for name in dict.fromkeys(names):
+        metric = METRICS[name]
+        if metric.space is None:
+            metric = METRICS[f"{name}_probe"] if use_probe else replace(metric, space=INCEPTION)
+        metrics.append(metric)
+    return list(dict.fromkeys(metrics))
+
+
+def too_few(metrics: Sequence[Metric], options: dict[str, int], fake: int, real: int, real_name: str) -> list[str]:
+    """The problems of sets of `fake` and `real` images for the metrics asked for, a line each; `real_name` says what the real set is."""
+    lines = []
+    for metric in metrics:
+        least, way_out = _least(metric, options)
+        if fake < least:
+            lines.append(f"{metric.name} needs at least {least:,} generated images; got {fake:,}; type {way_out}")
+        if real < least and not metric.of_fake:
+            lines.append(f"{metric.name} needs at least {least:,} real images; {real_name} has {real:,}; type {way_out}")
+    return lines
+
+
+def _least(metric: Metric, options: dict[str, int]) -> tuple[int, str]:
+    """How many images of each set a metric needs, and what to type where there are fewer."""
+    match metric.kind:
+        case "kid":
+            return options["kid_subset_size"], "a lower kid_subset_size="
+        case "inception_score":
+            return options["splits"], "a lower splits="
+        case "precision" | "recall" | "density" | "coverage":
+            return options["k"] + 1, "a lower k="
+        case "frechet" | "lpips_diversity":
+            return 2, "a higher n="
+        case _:
+            return 1, "a higher n="
+
+
+def needs_weights(metrics: Iterable[Metric], space: str) -> list[str]:
+    """The metrics among `metrics` that are measured in `space`, by name."""
+    return [metric.name for metric in metrics if metric.space == space]
+
+
+def checked(names: Sequence[str]) -> list[Metric]:
+    """The metrics of `names`; raises UserError with a line for each that does not exist, and where there are none."""
+    if lines := unknown(names):
+        raise UserError(*lines)
+    if not names:
+        raise UserError("metrics must name at least one metric; got []; type metrics=[fid,is]")
+    return chosen(names)

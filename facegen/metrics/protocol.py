@@ -1,0 +1,126 @@
+"""How a number was measured, beside the number: written, hashed and compared.
+
+    {"subject": {...}, "protocol": {"generated": {...}, "real": {...}, "software": {...}, "device": "cpu", "dtype": "float32"},
+     "metrics": {"fd_probe@2k": {"value": 4.3, "deviation": 0.1, "interval": [4.1, 4.5], "of_fake": false,
+                                 "protocol": {"extractor": {...}, "options": {...}}, "protocol_hash": "0123456789abcdef"}}}
+
+The subject is what was measured (a checkpoint, a folder); all that could change the number for the same subject is the protocol.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from facegen import __version__
+from facegen.durable import replacing
+from facegen.errors import UserError
+
+SOFTWARE = ("torch", "numpy", "torchmetrics", "torch-fidelity", "pillow")
+UNSET = "(not told)"
+
+
+def digest(*parts: object) -> str:
+    """A short name for plain values: 16 hexadecimal digits that depend on all of them."""
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True)
+class Number:
+    """One measured number: its `value`, the standard `deviation` and 95% `interval` where there are any, and what else belongs to it.
+
+    `extractor` and `options` are the part of the protocol that is its own; `of_fake`: the real images have no part in it.
+    """
+
+    name: str
+    value: float
+    deviation: float | None = None
+    interval: tuple[float, float] | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+    extractor: Mapping[str, object] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
+    of_fake: bool = False
+
+    def entry(self, common: Mapping[str, Any]) -> dict[str, Any]:
+        """The number as it is written, with the hash of its whole protocol."""
+        own = {"extractor": dict(self.extractor), "options": dict(self.options)}
+        told = {"value": self.value, "deviation": self.deviation, "interval": self.interval and list(self.interval), **self.more}
+        return {
+            **{key: value for key, value in told.items() if value is not None},
+            "of_fake": self.of_fake,
+            "protocol": own,
+            "protocol_hash": digest(whole_protocol(common, own, self.of_fake)),
+        }
+
+
+def software() -> dict[str, str]:
+    """The versions of what computes."""
+    return {"facegen": __version__, **{name: version(name) for name in SOFTWARE}}
+
+
+def whole_protocol(common: Mapping[str, Any], own: Mapping[str, Any], of_fake: bool) -> dict[str, Any]:
+    """All that a number depends on beside its subject."""
+    return {**{key: value for key, value in common.items() if not (of_fake and key == "real")}, **own}
+
+
+def save(path: Path, subject: Mapping[str, Any], common: Mapping[str, Any], numbers: list[Number]) -> dict[str, Any]:
+    """Writes numbers of one subject and one protocol into `path`, beside those that are there already; returns what is then in it."""
+    record = {"subject": dict(subject), "protocol": dict(common), "metrics": {number.name: number.entry(common) for number in numbers}}
+    record = json.loads(json.dumps(record))  # as it will be read: tuples are lists
+    if path.exists() and (there := _there(path)) and all(there.get(key) == record[key] for key in ("subject", "protocol")):
+        record["metrics"] = {**there["metrics"], **record["metrics"]}
+    with replacing(path) as file:
+        file.write((json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
+    return record
+
+
+def _there(path: Path) -> dict[str, Any] | None:
+    try:
+        return load(path)
+    except UserError:  # damaged: written anew
+        return None
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The evaluation in `path`. Raises UserError where it is none."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        entries = record["metrics"].values()
+        if not all(math.isfinite(entry["value"]) and isinstance(entry["protocol"], dict) for entry in entries):
+            raise ValueError("a number without its protocol")
+        if not (isinstance(record["protocol"], dict) and isinstance(record["subject"], dict)):
+            raise ValueError("no protocol")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); give a file that evaluate.py wrote") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path} is not an evaluation ({error}); give a file that evaluate.py wrote") from error
+    return record
+
+
+def first_difference(a: Mapping[str, Any], b: Mapping[str, Any], name: str, ignored: frozenset[str] = frozenset()) -> str | None:
+    """The first field in which the protocols of number `name` of evaluations `a` and `b` differ, with both values; None if they agree."""
+    flat = [dict(_flat(_protocol_of(record, name))) for record in (a, b)]
+    for key in {**flat[0], **flat[1]}:
+        values = [fields.get(key, UNSET) for fields in flat]
+        if values[0] != values[1] and key not in ignored:
+            return f"{key}: {values[0]} and {values[1]}"
+    return None
+
+
+def _protocol_of(record: Mapping[str, Any], name: str) -> dict[str, Any]:
+    entry = record["metrics"][name]
+    return whole_protocol(record["protocol"], entry["protocol"], bool(entry.get("of_fake")))
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,144 @@
+"""Where the images of an evaluation come from: a folder, a split of a data set, or a model that draws them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from facegen.data.decode import BadImage, Picture, decode
+from facegen.data.records import is_image, list_files
+from facegen.errors import UserError
+from facegen.progress import progress
+from facegen.studio import Studio
+
+BATCH = 64
+GREY = ("1", "L", "LA", "I;16", "I;16B", "I;16L")  # Pillow's modes of one colour
+
+
+class FolderImages:
+    """Every image under a folder, in the order of their names, at the size they have.
+
+    `option` is how the folder was given. Raises UserError where there is none, where it holds no image, where images differ in size
+    or are not square: nothing is resized here, because a resize would be part of the number.
+    """
+
+    def __init__(self, folder: str | Path, option: str) -> None:
+        self.folder, self.option = Path(folder).expanduser(), option
+        if not self.folder.is_dir():
+            raise UserError(f"{option}={folder} is no folder; it must hold images of one size; type {option}=FOLDER")
+        files = sorted(file.path for file in list_files(self.folder) if is_image(file))
+        if not files:
+            raise UserError(f"{option}={folder} holds no images (jpg, jpeg, png, webp, bmp, tif); type {option}=FOLDER")
+        self.names, self.count, self.title = files, len(files), f"{option} images"
+        self.resolution, self.channels = self._shape()
+
+    def _shape(self) -> tuple[int, int]:
+        """The side and the channels that all images share, from their headers; one colour image makes 3 channels."""
+        first, channels = None, 1
+        for name in self.names:
+            try:
+                with Image.open(self.folder / name) as image:
+                    size, mode = image.size, image.mode
+            except (OSError, SyntaxError, ValueError) as error:
+                raise self._bad(name, "is no readable image") from error
+            first = first or (size, name)
+            if size != first[0]:
+                sizes = f"{first[1]} has {_shown(first[0])} pixels, {name} {_shown(size)}"
+                raise UserError(f"{self.option}={self.folder} holds images of mixed sizes: {sizes}; {_resize()}")
+            channels = channels if mode in GREY else 3
+        side, height = first[0] if first else (0, 0)
+        if side != height:
+            raise UserError(f"{self.option}={self.folder} holds images of {side} x {height} pixels; they must be square; {_resize()}")
+        return side, channels
+
+    def _bad(self, name: str, what: str) -> UserError:
+        return UserError(f"{self.option}={self.folder}: {name} {what}; mend or remove it and type the same command again")
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """The names and bytes of the files, as one SHA-256."""
+        if not hasattr(self, "_sha256"):
+            digest = hashlib.sha256()
+            for name in self.names:
+                data = (self.folder / name).read_bytes()
+                digest.update(f"{name}\0{len(data)}\0".encode("utf-8", "surrogateescape"))
+                digest.update(data)
+            self._sha256 = digest.hexdigest()
+        return {"source": "folder", "sha256": self._sha256, "count": self.count, "resolution": self.resolution, "channels": self.channels}
+
+    def pixels(self) -> np.ndarray:
+        """All images at once, (N,C,H,W) uint8."""
+        return np.concatenate([*self.batches(range(self.count), 0)])
+
+    def batches(self, numbers: Sequence[int], kept: int) -> Iterator[np.ndarray]:
+        """The images of `numbers`, decoded; raises UserError for one that is damaged."""
+        picture = Picture(self.resolution, self.channels)
+        with progress(self.title, kept, kept + len(numbers)) as advance:
+            for start in range(0, len(numbers), BATCH):
+                chosen = numbers[start : start + BATCH]
+                yield np.stack([self._decoded(self.names[number], picture) for number in chosen])
+                advance(len(chosen))
+
+    def _decoded(self, name: str, picture: Picture) -> np.ndarray:
+        try:
+            return decode((self.folder / name).read_bytes(), picture)
+        except BadImage as error:
+            raise self._bad(name, str(error)) from error
+
+
+def _shown(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+def _resize() -> str:
+    return "type data=folder data.root=FOLDER data.resolution=N to have them cropped and resized"
+
+
+class DataImages:
+    """The images of one split of a prepared data module, unmirrored: `train`, `held_out` or `all`; the first `limit` of them, or all."""
+
+    def __init__(self, data: Any, split: str, limit: int | None = None) -> None:
+        self._data = data
+        self.numbers = data.numbers(split)[:limit]
+        self.count, self.title = len(self.numbers), "real images"
+        self.resolution, self.channels = data.resolution, data.channels
+        facts = {key: data.facts()[key] for key in ("name", "fingerprint", "resolution", "channels", "crop", "filter")}
+        which = hashlib.sha256(self.numbers.astype("<i8").tobytes()).hexdigest()[:16]
+        self.identity: dict[str, object] = {"source": "data", **facts, "split": split, "numbers": which, "count": self.count}
+
+    def pixels(self) -> np.ndarray:
+        """All images at once, (N,C,H,W) uint8."""
+        return self._data.pixels(self.numbers)
+
+    def batches(self, numbers: Sequence[int], kept: int) -> Iterator[np.ndarray]:
+        """The images of `numbers`."""
+        with progress(self.title, kept, kept + len(numbers)) as advance:
+            for start in range(0, len(numbers), BATCH):
+                chosen = np.asarray(numbers[start : start + BATCH])
+                yield self._data.pixels(self.numbers[chosen])
+                advance(len(chosen))
+
+
+class Generated:
+    """The images that a model draws from `count` seeds, `first` and those after it."""
+
+    def __init__(self, studio: Studio, first: int, count: int) -> None:
+        self.studio, self.first, self.count = studio, first, count
+        self.title = f"{studio.loaded.path.stem} images"
+        self.channels, self.resolution = studio.loaded.codec.image_shape[0], studio.loaded.codec.image_shape[-1]
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """The model, the way it draws, and the seeds."""
+        return {"source": "generated", **self.studio.facts, "first_seed": self.first, "threads": torch.get_num_threads()}
+
+    def batches(self, numbers: Sequence[int], kept: int) -> Iterator[np.ndarray]:
+        """The images of seeds `first + number`."""
+        seeds = [self.first + number for number in numbers]
+        return (drawn for _, drawn in self.studio.batches(seeds, self.title, kept=kept))

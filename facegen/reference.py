@@ -1,0 +1,91 @@
+"""The real images that an evaluation measures against, and those that the nearest neighbours are looked for among."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facegen import schema
+from facegen.errors import UserError
+from facegen.metrics.features import Collected, Extractor, Source, collect
+from facegen.metrics.neighbours import Neighbours, in_features, in_pixels
+from facegen.metrics.sources import DataImages, FolderImages
+from facegen.ranks import rank_and_world
+from facegen.request import Request
+
+Build = Callable[..., Any]
+
+
+class Reference:
+    """The real side: one set of images, extracted once for every model that is measured against it.
+
+    `mirrored`: the models were trained on mirrored images too, so a copy may be a mirrored one.
+    """
+
+    def __init__(self, home: Path, source: FolderImages | DataImages, data: Any = None) -> None:
+        self.home, self.source = home, source
+        self.mirrored = bool(data is not None and data.flip)
+        self._train = source if data is None else DataImages(data, "train")
+        self._unseen = None if data is None or not data.num_val else DataImages(data, "held_out")
+        self._collected: dict[tuple[int, tuple[str, ...]], Collected] = {}
+
+    def collect(self, extractors: Mapping[str, Extractor]) -> Collected:
+        """What `extractors` say of the real images."""
+        return self._of(self.source, extractors)
+
+    def neighbours(self, pixels: np.ndarray, features: np.ndarray, space: str, extractor: Extractor) -> Neighbours:
+        """The training images nearest to generated images (N,C,H,W) uint8 with features (N,D)."""
+        train, unseen = self._features(self._train, space, extractor), self._features(self._unseen, space, extractor)
+        unseen_pixels = pixels[:0] if self._unseen is None else self._unseen.pixels()
+        return Neighbours(
+            in_pixels(pixels, self._train.pixels(), unseen_pixels, self.mirrored),
+            in_features(features, train, features[:0] if unseen is None else unseen),
+        )
+
+    def training_images(self, places: np.ndarray) -> np.ndarray:
+        """The training images (N,C,H,W) uint8 at `places` (N,)."""
+        return self._train.pixels()[places]
+
+    def _features(self, source: Source | None, space: str, extractor: Extractor) -> np.ndarray:
+        return np.empty((0, 1)) if source is None else self._of(source, {space: extractor}).rows(space)
+
+    def _of(self, source: Source, extractors: Mapping[str, Extractor]) -> Collected:
+        key = id(source), tuple(extractors)
+        if key not in self._collected:
+            self._collected[key] = collect(self.home, source, extractors, rank_and_world())
+        return self._collected[key]
+
+
+def data_of(asked: dict[str, Any], trained: list[tuple[Path, dict[str, Any]]]) -> dict[str, Any]:
+    """The configuration of the data to measure against: the one asked for, or that of the checkpoints with the options asked for.
+
+    Raises UserError with a line for each problem, and where the checkpoints were trained on different data.
+    """
+    if "_target_" in asked:
+        node = dict(asked)
+    else:
+        (path, first), *others = trained
+        for other, config in others:
+            if differing := [key for key in first if key not in FREE and first[key] != config.get(key)]:
+                what = f"data.{differing[0]}: {first[differing[0]]} of {path}, {config.get(differing[0])} of {other}"
+                raise UserError(f"ckpt: the checkpoints were trained on different data ({what}); type data=NAME or real=FOLDER")
+        node = {**first, **asked}
+    problems = [*schema.check(node, "data")]
+    if problems:
+        raise UserError(*problems)
+    return {**node, "batch_size": 1, "num_workers": 0}  # images are counted, not trained on
+
+
+FREE = ("_target_", "root", "cache_dir", "batch_size", "num_workers", "seed", "flip")
+
+
+def open_reference(request: Request, home: Path, trained: list[tuple[Path, dict[str, Any]]], build: Build) -> Reference:
+    """The reference that `request` asks for; `trained` are the checkpoints with the configuration of the data they were trained on."""
+    if request.real:
+        return Reference(home, FolderImages(request.real, "real"))
+    data = build(data_of(request.data, trained))
+    data.prepare()
+    return Reference(home, DataImages(data, request.split, request.real_n), data)

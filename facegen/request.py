@@ -1,0 +1,111 @@
+"""What evaluate.py is asked for, checked before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from facegen import schema
+from facegen.errors import UserError, nearest
+from facegen.metrics.names import METRICS, Metric, checked, unknown
+from facegen.types import NonNegativeFloat, NonNegativeInt, PositiveInt
+
+OPTIONS = "facegen.metrics.measure.Options"
+GROUPS = ("data", "sampler")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One evaluation: `ckpt` or `fake` are measured against `real` or `data`; what the rest means stands in conf/evaluate.yaml."""
+
+    ckpt: str | list[str] | None
+    fake: str | list[str] | None
+    real: str | None
+    metrics: list[str]
+    n: PositiveInt
+    seed: NonNegativeInt
+    split: Literal["train", "held_out", "all"]
+    real_n: PositiveInt | None
+    guidance: NonNegativeFloat
+    ema: str | None
+    probe: str | None
+    inception_weights: str | None
+    lpips_weights: str | None
+    out: str | None
+    images: bool
+    batch_size: PositiveInt
+    device: Literal["cpu", "cuda"] | None
+    cache_dir: str | None
+    data: dict[str, Any]
+    sampler: dict[str, Any]
+    options: dict[str, Any]
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """The checkpoints to be measured."""
+        return _listed(self.ckpt)
+
+    @property
+    def folders(self) -> list[str]:
+        """The folders to be measured."""
+        return _listed(self.fake)
+
+    @property
+    def chosen(self) -> list[Metric]:
+        """The metrics, each in its features."""
+        return checked(self.metrics)
+
+
+def _listed(value: str | list[str] | None) -> list[str]:
+    return [] if value is None else value if isinstance(value, list) else [value]
+
+
+def request_of(config: dict[str, Any]) -> Request:
+    """The request that the plain configuration `config` of conf/evaluate.yaml makes; raises UserError with a line for each problem."""
+    own = [field.name for field in fields(Request) if field.name != "options"]
+    wanted = {name: kind for name, (kind, _) in schema.signature("facegen.request.Request").items() if name in own}
+    wanted = {name: kind for name, kind in wanted.items() if name not in GROUPS}
+    wanted |= {name: kind for name, (kind, _) in schema.signature(OPTIONS).items()}
+    config = {**config, "metrics": _as_list(config.get("metrics")), "ema": None if config.get("ema") is None else str(config["ema"])}
+    known = [*wanted, *GROUPS]
+    problems = [f"{key} is not a setting{nearest(key, known)}; allowed: {', '.join(known)}" for key in config if key not in known]
+    problems += [line for key, kind in wanted.items() for line in schema.check_value(config, key, kind, key)]
+    for group in GROUPS:
+        config[group] = config.get(group) or {}
+        problems += schema.check(config[group], group) if "_target_" in config[group] else []
+    if not problems:
+        problems = unknown(config["metrics"]) or _sides(config)
+    if problems:
+        raise UserError(*problems)
+    options = {name: config[name] for name in schema.signature(OPTIONS)}
+    return Request(**{name: config[name] for name in own}, options=options)
+
+
+def _as_list(value: Any) -> Any:
+    """metrics=fid means metrics=[fid]."""
+    return [value] if isinstance(value, str) else value
+
+
+def _sides(config: dict[str, Any]) -> list[str]:
+    """Problems of what is measured against what."""
+    ckpt, fake, real, data = config["ckpt"], config["fake"], config["real"], config["data"]
+    problems = []
+    if not config["metrics"]:
+        problems.append("metrics must name at least one metric; got []; type metrics=[fid,is]")
+    if not ckpt and not fake:
+        problems.append("ckpt is required; type ckpt=RUN_OR_FILE, or fake=FOLDER real=FOLDER to compare folders")
+    if ckpt and fake:
+        problems.append(f"ckpt={ckpt} and fake={fake}: one of them is measured; leave the other out")
+    if real and data:
+        problems.append(f"real={real} and data=...: one of them is measured against; leave the other out")
+    needs_real = [name for name in config["metrics"] if not METRICS[name].of_fake]
+    if fake and needs_real and not real and "_target_" not in data:
+        problems.append(f"{needs_real[0]} compares fake={fake} with real images; type real=FOLDER, or data=NAME data.root=FOLDER")
+    paired = [name for name in config["metrics"] if METRICS[name].paired]
+    if paired and not (fake and real):
+        problems.append(f"{paired[0]} compares images one by one, by their names; type fake=FOLDER real=FOLDER")
+    if config["bootstrap"] == 1:
+        problems.append("bootstrap must be 0 (no interval), or 2 and more draws; got 1; type bootstrap=20")
+    if any(METRICS[name].kind == "neighbours" for name in config["metrics"]) and config["real_n"]:
+        problems.append(f"neighbours looks among all training images; got real_n={config['real_n']}; leave it out")
+    return problems
