@@ -109,24 +109,25 @@ def damage(path: Path) -> str | None:
     return f"is damaged (checksum of {member})" if member else None
 
 
-def latest(path: str | os.PathLike[str]) -> Path:
-    """The checkpoint that `path` means: a file itself, a run directory its newest step. Raises UserError."""
+def latest(path: str | os.PathLike[str], option: str = "ckpt") -> Path:
+    """The checkpoint that `path`, given as `option`, means: a file itself, a run directory its newest step. Raises UserError."""
     text = os.fspath(path)
     if "://" in text or (_URL.match(text) and not os.path.exists(text)):
-        raise UserError(f"ckpt={text} is a URL: only local files are read; download it and give its path")
+        raise UserError(f"{option}={text} is a URL: only local files are read; download it and give its path")
     if not text:
-        raise UserError("ckpt is required; type ckpt=RUN_OR_FILE")
+        raise UserError(f"{option} is required; type {option}=RUN_OR_FILE")
     path = Path(text)
     if os.path.isdir(path):
         if found := steps(path):
             return found[-1]
-        raise UserError(f"ckpt={path} has no checkpoints/step-*.ckpt yet: train first with run_dir={path}")
+        raise UserError(f"{option}={path} has no checkpoints/step-*.ckpt yet: train first with run_dir={path}")
     if not os.path.isfile(path):
         missing = path
         while not os.path.isdir(missing.parent):
             missing = missing.parent
         names = os.listdir(missing.parent) if os.access(missing.parent, os.R_OK) else []
-        raise UserError(f"ckpt={path}: no file '{missing.name}' in {missing.parent}{nearest(missing.name, names)}; type ckpt=RUN_OR_FILE")
+        near = nearest(missing.name, names)
+        raise UserError(f"{option}={path}: no file '{missing.name}' in {missing.parent}{near}; type {option}=RUN_OR_FILE")
     return path
 
 

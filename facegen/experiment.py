@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from facegen import schema
 from facegen.cli import CONF, one_device_a_job
+from facegen.conflicts import conflicts
 from facegen.errors import UserError, nearest
 from facegen.gpu import no_gpu
 from facegen.ranks import is_first
@@ -56,15 +57,7 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     echoes = tuple(f"{path}{end}" for path in echoed for end in (" ", "."))
     problems = [line for line in problems if not line.startswith(echoes)]  # told where the value was given
     if not problems:
-        problems = [
-            *schema.beyond_the_schedule(config["sampler"], config["scheduler"]),
-            *_monitor_problems(config),
-            *_uneven_batch(config),
-            *_sweep_on_several(config),
-            *_network_problems(config),
-            *_time_problems(config),
-        ]
-        problems += _data_problems(config)
+        problems = [*_sweep_on_several(config), *conflicts(config)]
     if problems:
         raise UserError(*problems)
     config["run_dir"] = config["run_dir"] or _default_run_dir()
@@ -85,13 +78,6 @@ def _unchosen(group: str) -> str:
     return f"{group} must not be null; {way_out}"
 
 
-def _uneven_batch(config: dict[str, Any]) -> Iterator[str]:
-    batch, processes = config["data"]["batch_size"], config["trainer"]["devices"] * config["trainer"]["nodes"]
-    if batch % processes:
-        fitting = -(-batch // processes) * processes
-        yield f"data.batch_size must be a multiple of the {processes} devices that share it; got {batch}; type data.batch_size={fitting}"
-
-
 def _sweep_on_several(config: dict[str, Any]) -> Iterator[str]:
     devices, nodes, strategy = (config["trainer"][key] for key in ("devices", "nodes", "strategy"))
     if _is_multirun() and (devices * nodes > 1 or strategy == "ddp"):
@@ -105,54 +91,6 @@ def _interpolated(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _interpolated(value, f"{prefix}{key}.")
         elif isinstance(value, str) and value.startswith("${"):
             yield f"{prefix}{key}"
-
-
-def _time_problems(config: dict[str, Any]) -> list[str]:
-    from facegen.duration import seconds
-
-    time = config["trainer"]["max_time"]
-    return [] if time is None else _problems(lambda: seconds(time, "trainer.max_time"))
-
-
-def _monitor_problems(config: dict[str, Any]) -> Iterator[str]:
-    monitor = config["monitor"]
-    if monitor["every"] and monitor["steps"] is not None:
-        yield from schema.beyond_the_schedule({**config["sampler"], "steps": monitor["steps"]}, config["scheduler"], "monitor.steps")
-
-
-def _network_problems(config: dict[str, Any]) -> list[str]:
-    from facegen.networks.checks import CHECKS
-
-    options = dict(config["model"]["network"])
-    check = CHECKS.get(options.pop("_target_").rpartition(".")[2])
-    return _problems(lambda: check(**options)) if check else []
-
-
-def _data_problems(config: dict[str, Any]) -> list[str]:
-    """What can be said of the data without opening it: the crop, labels where they are needed, and whether the folder holds anything."""
-    from facegen.data.decode import Picture
-    from facegen.data.readers import READERS
-
-    data = config["data"]
-    kind = READERS.get(data["_target_"].rpartition(".")[2])
-    if kind is None:  # drawn, not read
-        return []
-
-    def check() -> None:
-        reader = kind(Picture(data["resolution"], data["channels"], data["crop"]))
-        if schema.facts_asked(config["model"]) and not reader.condition_names:
-            raise schema.unlabelled(config["model"], reader.unlabelled(data["root"]))
-        reader.located(data["root"])
-
-    return _problems(check)
-
-
-def _problems(check: Callable[[], object]) -> list[str]:
-    try:
-        check()
-    except UserError as error:
-        return list(error.lines)
-    return []
 
 
 def _is_multirun() -> bool:
@@ -238,6 +176,8 @@ def evaluate(cfg: DictConfig) -> EvaluationResult:
 
     for ckpt in request.checkpoints:
         latest(ckpt)  # what is not there need not wait for torch
+    if request.probe is not None:
+        latest(request.probe, "probe")
     from facegen.evaluation import evaluate_job
 
     return evaluate_job(request, load, load_probe, build)

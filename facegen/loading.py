@@ -13,6 +13,7 @@ import facegen
 from facegen import checkpoint, schema
 from facegen.callbacks.ema import key
 from facegen.codecs import Codec
+from facegen.conflicts import beyond_the_schedule
 from facegen.diffusion.denoiser import Denoiser
 from facegen.errors import UserError
 from facegen.networks.probe import Classifier
@@ -105,7 +106,7 @@ def load_probe(ckpt: str | Path, build: Build, ema: str | None = None) -> Loaded
     `ema` and errors as for `load`, and UserError where the checkpoint is of another model.
     """
     best = Path(ckpt, "checkpoints", "best.ckpt")
-    path = checkpoint.latest(best if ckpt and best.is_file() else ckpt)
+    path = checkpoint.latest(best if ckpt and best.is_file() else ckpt, "probe")
     restored = _restore(path, build, ema, family="probe")
     head = restored.header
     data = {**head.data, **_facts(head, FACTS, path)}
@@ -173,7 +174,7 @@ def sampler_of(loaded: Loaded, asked: dict[str, Any] | None) -> dict[str, Any]:
     """
     asked = asked or {}
     node = dict(asked) if "_target_" in asked else {**loaded.config["sampler"], **asked}
-    problems = list(schema.check(node, "sampler")) or list(schema.beyond_the_schedule(node, loaded.config["scheduler"]))
+    problems = list(schema.check(node, "sampler")) or list(beyond_the_schedule(node, loaded.config["scheduler"]))
     if problems:
         raise UserError(*problems)
     return node

@@ -162,13 +162,6 @@ def _shown(value: object) -> str:
     return "null" if value is None else repr(value)
 
 
-def beyond_the_schedule(sampler: dict[str, Any], scheduler: dict[str, Any], path: str = "sampler.steps") -> Iterator[str]:
-    """The problem of a checked sampler with more steps, given at `path`, than the schedule has; Heun alone walks between them."""
-    steps, length = sampler["steps"], scheduler.get("steps")
-    if length is not None and steps > length and not sampler["_target_"].endswith("Heun"):
-        yield f"{path} must be at most scheduler.steps={length}; got {steps}; type {path}={min(length, 50)}"
-
-
 def _wanted(annotation: Any, error: ValidationError) -> str:
     choices = _choices(annotation)
     if choices:

@@ -28,7 +28,9 @@ def usage(name: str, summary: str, arguments: list[str], conf: Path) -> str:
     settings = [_line(f"{key}={value}", note) for key, value, note in NOTED.findall(source) if not _is_group(main[key])]
     nodes = {key: node for key, node in main.items() if isinstance(node, dict) and "_target_" in node}
     nodes |= {group.replace("/", "."): _node(conf, group, option) for group, option in chosen.items()}
-    keys = [_line(key, ", ".join(_keys(node))) for key, node in nodes.items() if node.get("_target_") in schema.TARGETS]
+    nodes |= {f"{key}.{name}": part for key, node in nodes.items() for name, part in node.items() if isinstance(part, dict)}
+    listed = {key: ", ".join(_keys(node)) for key, node in nodes.items() if node.get("_target_") in schema.TARGETS}
+    keys = [_line(key, options) for key, options in listed.items() if options]
     parts = [summary, "", "Groups, GROUP=OPTION; the one in use has a star:", *groups, "", "Settings:", *settings]
     if keys:
         parts += ["", "Options of those in use, such as data.batch_size=16:", *keys]

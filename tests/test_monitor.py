@@ -102,9 +102,9 @@ def test_a_short_budget_draws_fewer_images_and_then_always_as_many(tmp_path: Pat
 
 
 def test_what_it_needs_is_told_before_training(tmp_path: Path, probe: Path) -> None:
-    with pytest.raises(UserError, match="fd_probe is measured in the features of a probe; type "):
+    with pytest.raises(UserError, match=r"fd_probe is measured in the features of a probe; type monitor.probe=RUN; train one by: "):
         train(monitored(tmp_path / "run", probe, "monitor.probe=null"))
-    with pytest.raises(UserError, match="no file 'nowhere'"):
+    with pytest.raises(UserError, match=r"monitor.probe=nowhere: no file 'nowhere'"):
         train(monitored(tmp_path / "run", probe, "monitor.probe=nowhere"))
     with pytest.raises(UserError, match=r"monitor.metric must be one of kid, kid_probe, fd_probe; got 'fid'"):
         train(monitored(tmp_path / "run", probe, "monitor.metric=fid"))

@@ -7,7 +7,7 @@ import pytest
 from facegen.errors import UserError
 from facegen.metrics.names import INCEPTION, METRICS, PROBE, checked, chosen, too_few, unknown
 
-OPTIONS = {"splits": 10, "kid_subset_size": 1000, "k": 3}
+OPTIONS = {"splits": 10, "kid_subset_size": 1000, "k": 3, "density_k": 5}
 FOREIGN = "0123abcd" + "0" * 56
 
 

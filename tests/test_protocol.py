@@ -22,8 +22,8 @@ COMMON: dict[str, Any] = {
     "device": "cpu",
 }
 PROBE = {"name": "probe", "sha256": "ff"}
-FD = Number("fd_probe@500", 4.0, 0.3, (3.4, 4.6), {"infinity": 3.5}, PROBE, {"bootstrap": 20})
-IS = Number("is@500", 2.0, 0.4, None, {}, {"name": "inception"}, {"splits": 10}, of_fake=True)
+FD = Number("fd_probe", "fd_probe@500", 4.0, 0.3, (3.4, 4.6), {"infinity": 3.5}, PROBE, {"bootstrap": 20})
+IS = Number("is", "is@500", 2.0, 0.4, None, {}, {"name": "inception"}, {"splits": 10}, of_fake=True)
 
 
 def written(path: Path, *numbers: Number, subject: str = "a", **changes: Any) -> dict[str, Any]:
@@ -85,17 +85,25 @@ def test_the_difference_comes_with_its_interval(tmp_path: Path) -> None:
 )
 def test_the_first_field_that_differs_is_told(tmp_path: Path, changes: dict[str, Any], difference: str) -> None:
     a, b = written(tmp_path / "a.json", FD), written(tmp_path / "b.json", FD, **changes)
-    assert first_difference(a, b, "fd_probe@500") == difference
+    assert first_difference(a, b, "fd_probe") == difference
     (line,), alike = compared(a, b)
     field = difference.partition(":")[0]
     assert not alike
-    assert line == f"fd_probe@500 was measured otherwise: {difference}; measure both alike, or type --ignore {field}"
+    assert line == f"fd_probe was measured otherwise: {difference}; measure both alike, or type --ignore {field}"
     assert compared(a, b, frozenset({field}))[1]
 
 
 def test_a_number_of_the_generated_images_alone_needs_no_like_real_images(tmp_path: Path) -> None:
     a, b = written(tmp_path / "a.json", IS), written(tmp_path / "b.json", IS, real__split="held_out")
     assert compared(a, b)[1]
+
+
+def test_another_count_is_another_protocol_though_the_name_is_another_too(tmp_path: Path) -> None:
+    a = written(tmp_path / "a.json", FD)
+    b = written(tmp_path / "b.json", Number(**{**vars(FD), "name": "fd_probe@1k"}), generated__count=1000)
+    (line,), alike = compared(a, b)
+    assert not alike
+    assert line.startswith("fd_probe was measured otherwise: generated.count: 500 and 1000;")
 
 
 def test_evaluations_without_a_number_in_common_are_no_comparison(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from facegen.cli import fail
 from facegen.errors import UserError
-from facegen.metrics.protocol import first_difference, load
+from facegen.metrics.protocol import by_metric, first_difference, load
 
 Z_95 = 1.959963984540054  # of the normal distribution
 
@@ -40,21 +40,22 @@ def compared(a: dict[str, Any], b: dict[str, Any], ignored: frozenset[str] = fro
 
     Raises UserError where they have no number in common.
     """
-    names = [name for name in a["metrics"] if name in b["metrics"]]
-    if not names:
+    of_a, of_b = by_metric(a), by_metric(b)
+    both = [metric for metric in of_a if metric in of_b]
+    if not both:
         have = " and ".join(", ".join(record["metrics"]) or "nothing" for record in (a, b))
         raise UserError(f"the two evaluations have no number in common: {have}; evaluate both with the same metrics= and n=")
-    differences = [(name, difference) for name in names if (difference := first_difference(a, b, name, ignored))]
-    if differences:
-        name, difference = differences[0]
-        field = difference.partition(":")[0]
-        return [f"{name} was measured otherwise: {difference}; measure both alike, or type --ignore {field}"], False
-    return [_line(name, a["metrics"][name], b["metrics"][name]) for name in names], True
+    for metric in both:
+        if difference := first_difference(a, b, metric, ignored):
+            field = difference.partition(":")[0]
+            return [f"{metric} was measured otherwise: {difference}; measure both alike, or type --ignore {field}"], False
+    return [_line(*of_a[metric], *of_b[metric]) for metric in both], True
 
 
-def _line(name: str, a: dict[str, Any], b: dict[str, Any]) -> str:
+def _line(name: str, a: dict[str, Any], other: str, b: dict[str, Any]) -> str:
     difference = b["value"] - a["value"]
-    line = f"{name}: {a['value']:.6g} to {b['value']:.6g}, a difference of {difference:+.6g}"
+    names = name if name == other else f"{name} and {other}"
+    line = f"{names}: {a['value']:.6g} to {b['value']:.6g}, a difference of {difference:+.6g}"
     if "deviation" not in a or "deviation" not in b:
         return f"{line} (no interval was measured)"
     reach = Z_95 * math.hypot(a["deviation"], b["deviation"])

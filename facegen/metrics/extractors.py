@@ -7,7 +7,7 @@ from typing import Any
 
 from facegen.errors import UserError
 from facegen.metrics.features import AsTheyAre, Extractor, Identity
-from facegen.metrics.names import INCEPTION, LPIPS, PIXELS, PROBE, Metric, needs_weights
+from facegen.metrics.names import INCEPTION, LPIPS, PIXELS, PROBE, TRAIN_A_PROBE, Metric, needs_weights
 from facegen.metrics.weights import ALEXNET, located
 from facegen.metrics.weights import INCEPTION as INCEPTION_WEIGHTS
 
@@ -71,8 +71,7 @@ def _lpips(given: str | None, metrics: Sequence[Metric], device: str) -> Any:
 
 def _probe(given: str | None, name: str, device: str, load_probe: Callable[[str], Any]) -> Extractor:
     if given is None:
-        train = "python train.py experiment=probe data=NAME data.root=FOLDER run_dir=runs/probe"
-        raise UserError(f"{name} is measured in the features of a probe; type probe=RUN; train one by: {train}")
+        raise UserError(f"{name} is measured in the features of a probe; type probe=RUN; {TRAIN_A_PROBE}")
     from facegen.metrics.probe import ProbeExtractor
 
     return ProbeExtractor(load_probe(given), device)

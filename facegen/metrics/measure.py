@@ -31,7 +31,8 @@ class Options:
     Args:
         splits: parts that the Inception score is averaged over.
         kid_subsets, kid_subset_size: subsets that the kernel distance is averaged over, and images in each.
-        k: neighbours that make the radius of a manifold.
+        k: neighbours that make the radius of precision and recall (Kynkaanniemi et al. take 3).
+        density_k: the same of density and coverage (Naeem et al. take 5).
         bootstrap: draws for the interval of a Frechet distance; 0 for none.
         infinity: extrapolate Frechet distances to infinitely many images.
     """
@@ -40,6 +41,7 @@ class Options:
     kid_subsets: PositiveInt = 100
     kid_subset_size: PositiveInt = 1_000
     k: PositiveInt = 3
+    density_k: PositiveInt = 5
     bootstrap: NonNegativeInt = 20
     infinity: bool = True
 
@@ -74,6 +76,7 @@ class Measurement:
         """The number of `metric`, under the name that says its features and the count."""
         value, parts, options = KINDS[metric.kind](self, metric.space or INCEPTION)
         return Number(
+            metric.name,
             metric.written(self.fake.count, self.foreign),
             float(value),
             **parts,
@@ -146,7 +149,7 @@ def _improved(place: int) -> Callable[[Measurement, str], Told]:
 
 def _naeem(place: int) -> Callable[[Measurement, str], Told]:
     def part(sets: Measurement, space: str) -> Told:
-        k = sets.options.k
+        k = sets.options.density_k
         value = sets.once("naeem", space, lambda fake, real: manifold.density_coverage(fake, real, k))[place]
         return value, {}, {"definition": "Naeem et al. 2020", "k": k}
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from facegen.errors import UserError, nearest
 
 INCEPTION, PROBE, LPIPS, PIXELS = "inception", "probe", "lpips", "pixels"
+TRAIN_A_PROBE = "train one by: python train.py experiment=probe data=NAME data.root=FOLDER run_dir=runs/probe"
 FULL_COUNT = 50_000  # generated images from which on a name needs no count
 
 
@@ -108,8 +109,10 @@ def _least(metric: Metric, options: dict[str, int]) -> tuple[int, str]:
             return options["kid_subset_size"], "a lower kid_subset_size="
         case "inception_score":
             return options["splits"], "a lower splits="
-        case "precision" | "recall" | "density" | "coverage":
+        case "precision" | "recall":
             return options["k"] + 1, "a lower k="
+        case "density" | "coverage":
+            return options["density_k"] + 1, "a lower density_k="
         case "frechet" | "lpips_diversity":
             return 2, "a higher n="
         case _:

@@ -1,7 +1,7 @@
 """How a number was measured, beside the number: written, hashed and compared.
 
     {"subject": {...}, "protocol": {"generated": {...}, "real": {...}, "software": {...}, "device": "cpu", "dtype": "float32"},
-     "metrics": {"fd_probe@2k": {"value": 4.3, "deviation": 0.1, "interval": [4.1, 4.5], "of_fake": false,
+     "metrics": {"fd_probe@2k": {"metric": "fd_probe", "value": 4.3, "deviation": 0.1, "interval": [4.1, 4.5], "of_fake": false,
                                  "protocol": {"extractor": {...}, "options": {...}}, "protocol_hash": "0123456789abcdef"}}}
 
 The subject is what was measured (a checkpoint, a folder); all that could change the number for the same subject is the protocol.
@@ -33,11 +33,13 @@ def digest(*parts: object) -> str:
 
 @dataclass(frozen=True)
 class Number:
-    """One measured number: its `value`, the standard `deviation` and 95% `interval` where there are any, and what else belongs to it.
+    """One measured number of `metric`; its `name` also says the count and foreign weights.
 
-    `extractor` and `options` are the part of the protocol that is its own; `of_fake`: the real images have no part in it.
+    `deviation` (standard) and `interval` (95%) are there where they were measured, `more` is what else belongs to it. `extractor` and
+    `options` are the part of the protocol that is its own; `of_fake`: the real images have no part in it.
     """
 
+    metric: str
     name: str
     value: float
     deviation: float | None = None
@@ -52,6 +54,7 @@ class Number:
         own = {"extractor": dict(self.extractor), "options": dict(self.options)}
         told = {"value": self.value, "deviation": self.deviation, "interval": self.interval and list(self.interval), **self.more}
         return {
+            "metric": self.metric,
             **{key: value for key, value in told.items() if value is not None},
             "of_fake": self.of_fake,
             "protocol": own,
@@ -92,7 +95,7 @@ def load(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         entries = record["metrics"].values()
-        if not all(math.isfinite(entry["value"]) and isinstance(entry["protocol"], dict) for entry in entries):
+        if not all(math.isfinite(entry["value"]) and entry["metric"] and isinstance(entry["protocol"], dict) for entry in entries):
             raise ValueError("a number without its protocol")
         if not (isinstance(record["protocol"], dict) and isinstance(record["subject"], dict)):
             raise ValueError("no protocol")
@@ -103,9 +106,9 @@ def load(path: Path) -> dict[str, Any]:
     return record
 
 
-def first_difference(a: Mapping[str, Any], b: Mapping[str, Any], name: str, ignored: frozenset[str] = frozenset()) -> str | None:
-    """The first field in which the protocols of number `name` of evaluations `a` and `b` differ, with both values; None if they agree."""
-    flat = [dict(_flat(_protocol_of(record, name))) for record in (a, b)]
+def first_difference(a: Mapping[str, Any], b: Mapping[str, Any], metric: str, ignored: frozenset[str] = frozenset()) -> str | None:
+    """The first field in which the protocols of `metric` in evaluations `a` and `b` differ, with both values; None if they agree."""
+    flat = [dict(_flat(_protocol_of(record, metric))) for record in (a, b)]
     for key in {**flat[0], **flat[1]}:
         values = [fields.get(key, UNSET) for fields in flat]
         if values[0] != values[1] and key not in ignored:
@@ -113,8 +116,13 @@ def first_difference(a: Mapping[str, Any], b: Mapping[str, Any], name: str, igno
     return None
 
 
-def _protocol_of(record: Mapping[str, Any], name: str) -> dict[str, Any]:
-    entry = record["metrics"][name]
+def by_metric(record: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """The numbers of an evaluation as {metric: (name, entry)}: the same metric has other names at other counts."""
+    return {entry["metric"]: (name, entry) for name, entry in record["metrics"].items()}
+
+
+def _protocol_of(record: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    _, entry = by_metric(record)[metric]
     return whole_protocol(record["protocol"], entry["protocol"], bool(entry.get("of_fake")))
 
 

@@ -1,0 +1,92 @@
+"""Whether the parts of a configuration, each of them right by itself, go together: told before torch is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from facegen import schema
+from facegen.checkpoint import latest
+from facegen.errors import UserError
+from facegen.metrics.names import TRAIN_A_PROBE
+
+
+def conflicts(config: dict[str, Any]) -> list[str]:
+    """The problems of a training configuration that `facegen.schema` has found nothing wrong with, a line each."""
+    return [
+        *beyond_the_schedule(config["sampler"], config["scheduler"]),
+        *_monitor(config),
+        *_uneven_batch(config),
+        *_network(config),
+        *_time(config),
+        *_data(config),
+    ]
+
+
+def beyond_the_schedule(sampler: dict[str, Any], scheduler: dict[str, Any], path: str = "sampler.steps") -> Iterator[str]:
+    """The problem of a checked sampler with more steps, given at `path`, than the schedule has; Heun alone walks between them."""
+    steps, length = sampler["steps"], scheduler.get("steps")
+    if length is not None and steps > length and not sampler["_target_"].endswith("Heun"):
+        yield f"{path} must be at most scheduler.steps={length}; got {steps}; type {path}={min(length, 50)}"
+
+
+def _monitor(config: dict[str, Any]) -> Iterator[str]:
+    monitor = config["monitor"]
+    if not monitor["every"]:
+        return
+    if monitor["steps"] is not None:
+        yield from beyond_the_schedule({**config["sampler"], "steps": monitor["steps"]}, config["scheduler"], "monitor.steps")
+    if monitor["metric"].endswith("_probe"):
+        if monitor["probe"] is None:
+            yield f"monitor.metric={monitor['metric']} is measured in the features of a probe; type monitor.probe=RUN; {TRAIN_A_PROBE}"
+        else:
+            yield from _raised(lambda: latest(monitor["probe"], "monitor.probe"))
+
+
+def _uneven_batch(config: dict[str, Any]) -> Iterator[str]:
+    batch, processes = config["data"]["batch_size"], config["trainer"]["devices"] * config["trainer"]["nodes"]
+    if batch % processes:
+        fitting = -(-batch // processes) * processes
+        yield f"data.batch_size must be a multiple of the {processes} devices that share it; got {batch}; type data.batch_size={fitting}"
+
+
+def _network(config: dict[str, Any]) -> list[str]:
+    from facegen.networks.checks import CHECKS
+
+    options = dict(config["model"]["network"])
+    check = CHECKS.get(options.pop("_target_").rpartition(".")[2])
+    return _raised(lambda: check(**options)) if check else []
+
+
+def _time(config: dict[str, Any]) -> list[str]:
+    from facegen.duration import seconds
+
+    time = config["trainer"]["max_time"]
+    return [] if time is None else _raised(lambda: seconds(time, "trainer.max_time"))
+
+
+def _data(config: dict[str, Any]) -> list[str]:
+    """What can be said of the data without opening it: the crop, labels where they are needed, and whether the folder holds anything."""
+    from facegen.data.decode import Picture
+    from facegen.data.readers import READERS
+
+    data = config["data"]
+    kind = READERS.get(data["_target_"].rpartition(".")[2])
+    if kind is None:  # drawn, not read
+        return []
+
+    def check() -> None:
+        reader = kind(Picture(data["resolution"], data["channels"], data["crop"]))
+        if schema.facts_asked(config["model"]) and not reader.condition_names:
+            raise schema.unlabelled(config["model"], reader.unlabelled(data["root"]))
+        reader.located(data["root"])
+
+    return _raised(check)
+
+
+def _raised(check: Callable[[], object]) -> list[str]:
+    try:
+        check()
+    except UserError as error:
+        return list(error.lines)
+    return []
