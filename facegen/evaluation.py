@@ -18,13 +18,13 @@ from facegen.metrics.extractors import Extractors
 from facegen.metrics.features import Collected, collect
 from facegen.metrics.measure import Measurement, Options
 from facegen.metrics.names import Metric, too_few
-from facegen.metrics.neighbours import Neighbours
+from facegen.metrics.neighbours import Neighbours, save_listing
 from facegen.metrics.protocol import Number, digest, save, software
 from facegen.metrics.report import table
 from facegen.metrics.sources import FolderImages, Generated
 from facegen.reference import Build, Reference, open_reference
 from facegen.request import Request
-from facegen.sampling import device_of
+from facegen.sampling import device_of, prepare
 from facegen.studio import Studio, describe
 
 Load = Callable[..., Loaded]
@@ -116,6 +116,8 @@ def _check(candidates: Sequence[Candidate], reference: Reference | None, metrics
             problems += _unpaired(fake, real)
     if problems:
         raise UserError(*dict.fromkeys(problems))
+    for folder in {candidate.out for candidate in candidates}:
+        prepare(folder)
 
 
 def _size(source: Any) -> str:
@@ -148,7 +150,7 @@ class _Job:
         real = self.reference.collect(self.extractors.of_real) if self.reference else None
         for candidate in candidates:
             self._measure(candidate, real, result)
-        if ranks.rank_and_world()[0] == 0:
+        if ranks.is_first():
             print(table([candidate.name for candidate in candidates], result.records))
             for path in [*result.files, *result.figures]:
                 print(path)
@@ -163,22 +165,31 @@ class _Job:
             "device": device_of(self.request.device),
             "dtype": "float32",
         }
-        stem = f"{candidate.stem}-{fake.count}-{digest(candidate.subject, common)[:4]}"
+        stem = f"{candidate.stem}-{fake.count}-{digest(candidate.subject, common)[:8]}"
         found: dict[str, Neighbours] = {}
         sets = Measurement(fake, real, self.options, self.extractors.identities, self.extractors.foreign, self.extractors.lpips)
         sets.neighbours_in = lambda space: found.setdefault(space, self._neighbours(fake, space))
+        if ranks.is_first():
+            print(f"measuring {', '.join(metric.name for metric in self.metrics)}", file=sys.stderr)
         numbers = [sets.number(metric) for metric in self.metrics]
-        if ranks.rank_and_world()[0] > 0:
+        if not ranks.is_first():
             return
         result.files.append(candidate.out / f"{stem}.json")
         result.records.append(save(result.files[-1], candidate.subject, common, numbers))
         _note(candidate, common, numbers)
         for space, neighbours in found.items():
-            path = candidate.out / f"{stem}-neighbours{'' if space == 'inception' else f'-{space}'}.png"
-            assert self.reference is not None
-            result.figures.append(save_neighbours(fake.rows("pixels", "pixels"), neighbours, self.reference.training_images, path))
+            self._show(neighbours, fake, candidate, f"{stem}-neighbours-{space}", result)
         if self.request.images and isinstance(candidate.source, Generated):
             _write_images(fake, candidate.source, candidate.out / stem)
+
+    def _show(self, neighbours: Neighbours, fake: Collected, candidate: Candidate, stem: str, result: EvaluationResult) -> None:
+        """Every image with its nearest training images as a list, and some of them as a figure."""
+        assert self.reference is not None
+        first = candidate.source.first if isinstance(candidate.source, Generated) else 0
+        listing, figure = candidate.out / f"{stem}.csv", candidate.out / f"{stem}.png"
+        result.files.append(save_listing(listing, neighbours, first, self.reference.training_names))
+        images_of = self.reference.training_images
+        result.figures.append(save_neighbours(fake.rows("pixels", "pixels"), neighbours, images_of, figure, first))
 
     def _neighbours(self, fake: Collected, space: str) -> Neighbours:
         assert self.reference is not None

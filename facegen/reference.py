@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,14 @@ class Reference:
             in_features(features, train, features[:0] if unseen is None else unseen),
         )
 
+    @property
+    def training_names(self) -> Sequence[object]:
+        """What the training images are called: their numbers in the data set, or the names of their files."""
+        return self._train.names if isinstance(self._train, FolderImages) else self._train.numbers.tolist()
+
     def training_images(self, places: np.ndarray) -> np.ndarray:
         """The training images (N,C,H,W) uint8 at `places` (N,)."""
-        return self._train.pixels()[places]
+        return self._train.pixels(places)
 
     def _features(self, source: Source | None, space: str, extractor: Extractor) -> np.ndarray:
         return np.empty((0, 1)) if source is None else self._of(source, {space: extractor}).rows(space)
@@ -86,6 +91,9 @@ def open_reference(request: Request, home: Path, trained: list[tuple[Path, dict[
     """The reference that `request` asks for; `trained` are the checkpoints with the configuration of the data they were trained on."""
     if request.real:
         return Reference(home, FolderImages(request.real, "real"))
-    data = build(data_of(request.data, trained))
+    node = data_of(request.data, trained)
+    data = build(node)
+    if not hasattr(data, "numbers"):
+        raise UserError(f"data._target_={node['_target_']} is no data module; type data=NAME")
     data.prepare()
     return Reference(home, DataImages(data, request.split, request.real_n), data)

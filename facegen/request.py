@@ -104,6 +104,8 @@ def _sides(config: dict[str, Any]) -> list[str]:
     paired = [name for name in config["metrics"] if METRICS[name].paired]
     if paired and not (fake and real):
         problems.append(f"{paired[0]} compares images one by one, by their names; type fake=FOLDER real=FOLDER")
+    if config["kid_subset_size"] == 1:
+        problems.append("kid_subset_size must be at least 2; got 1; type kid_subset_size=1000")
     if config["bootstrap"] == 1:
         problems.append("bootstrap must be 0 (no interval), or 2 and more draws; got 1; type bootstrap=20")
     if any(METRICS[name].kind == "neighbours" for name in config["metrics"]) and config["real_n"]:

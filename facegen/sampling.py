@@ -68,7 +68,7 @@ def sample_job(
         print(f"figure={figure} shows the first {most} of n={n} seeds", file=sys.stderr)
     shown = {} if figure == "sheet" else {"figure": figure, "seeds": f"{seed}..{seed + n - 1}"}  # figures of other seeds lie elsewhere
     folder = Path(out) if out else default_out(loaded, sampler, {**studio.facts, **shown})
-    _prepare(folder, n * max(4096, int(np.prod(loaded.codec.image_shape))) if figure == "sheet" else 0)
+    prepare(folder, n * max(4096, int(np.prod(loaded.codec.image_shape))) if figure == "sheet" else 0)
     result = FIGURES[figure](studio, seeds, folder)
     for path in result.figures:
         print(path)
@@ -89,8 +89,8 @@ def default_out(loaded: Loaded, sampler: Sampler, facts: dict[str, str]) -> Path
     return (loaded.run_dir or loaded.path.parent) / "samples" / name
 
 
-def _prepare(folder: Path, size: int) -> None:
-    """Refuse a folder that cannot be written, or has no room for `size` bytes, before anything is drawn."""
+def prepare(folder: Path, size: int = 0) -> None:
+    """Makes the folder of `out`; refuses one that cannot be written, or has no room for `size` bytes, before anything is drawn."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

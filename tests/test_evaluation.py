@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from facegen.experiment import evaluate, train
 from facegen.images import read_provenance, save_png
 from facegen.metrics.sources import Generated
 
+ROOT = Path(__file__).parent.parent
 SMALL = ("n=300", "sampler.steps=2", "kid_subset_size=50", "kid_subsets=5", "bootstrap=3", "batch_size=64")
 DATA = ("data.size=400", "data.held_out=60")
 
@@ -44,9 +48,13 @@ METRICS = "metrics=[fd_probe,kid_probe,mifd_probe,precision,recall,density,cover
 
 def test_a_checkpoint_alone_gives_every_number_with_its_protocol(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = evaluated(home, f"ckpt={home / 'run'}", METRICS)
-    (file,) = result.files
+    file, listing = result.files
     record = json.loads(file.read_text())
     assert file.parent == home / "run" / "evaluations"
+    rows = [*csv.DictReader(listing.open())]
+    assert len(rows) == 300 * 2 * 5
+    assert {int(row["image"]) for row in rows} == set(range(300))
+    assert {int(row["training_image"]) for row in rows} <= set(range(400))
     assert list(record["metrics"]) == [
         *(f"{name}_probe@300" for name in ("fd", "kid", "mifd", "precision", "recall", "density", "coverage", "neighbours"))
     ]
@@ -172,6 +180,10 @@ WRONG = [
     (("ckpt=RUN", "metrics=[fd_probe]", "split=val"), r"split must be one of train, held_out, all; got 'val'"),
     (("ckpt=RUN", "metrics=[fd_probe]", "sampler.steps=0"), r"sampler.steps must be greater than 0; got 0"),
     (("ckpt=RUN", "metrics=[fd_probe]", "data.rot=x"), r"data.rot is not an option of Cartoon"),
+    (("ckpt=RUN", "metrics=[fd_probe]", "bootstrap=1"), r"bootstrap must be 0 \(no interval\), or 2 and more draws; got 1"),
+    (("ckpt=RUN", "metrics=[kid_probe]", "kid_subset_size=1"), r"kid_subset_size must be at least 2; got 1"),
+    (("ckpt=RUN", "metrics=[fd_probe]", "out=FILE/x"), r"out=.*FILE/x cannot be written"),
+    (("ckpt=RUN", "metrics=[fd_probe]", "device=cuda"), r"device=cuda: torch finds no graphics card"),
 ]
 
 
@@ -181,11 +193,39 @@ def test_what_is_wrong_is_told_before_anything_is_drawn(
 ) -> None:
     faces(tmp_path / "A", 3)
     faces(tmp_path / "B", 3, size=24)
-    places = {"RUN": home / "run", "PROBE": home / "probe", "A": tmp_path / "A", "B": tmp_path / "B", "NONE": tmp_path / "NONE"}
+    (tmp_path / "FILE").touch()
+    places = {
+        "FILE/x": tmp_path / "FILE" / "x",
+        "RUN": home / "run",
+        "PROBE": home / "probe",
+        "A": tmp_path / "A",
+        "B": tmp_path / "B",
+        "NONE": tmp_path / "NONE",
+    }
     spelled = [f"{key}={places.get(value, value)}" for key, _, value in (argument.partition("=") for argument in arguments)]
     monkeypatch.setattr(Generated, "batches", lambda *_: pytest.fail("an image was drawn"))
     with pytest.raises(UserError, match=message):
         evaluated(home, *spelled, f"cache_dir={tmp_path / 'cache'}")
+
+
+def test_noise_and_a_model_hardly_trained_are_farther_than_other_faces(home: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(300):
+        save_png(rng.integers(0, 256, (3, 16, 16), dtype=np.uint8), tmp_path / "noise" / f"{i:03d}.png", {})
+    data = ("data=cartoon", "data.resolution=16", *DATA, "metrics=[fd_probe]", f"out={tmp_path}")
+    noise, other = evaluated(home, f"fake=[{tmp_path / 'noise'},{faces(tmp_path / 'other', 300, first=5000)}]", *data).records
+    (model,) = evaluated(home, f"ckpt={home / 'run'}", *data).records
+    of_noise, of_model, of_others = (record["metrics"]["fd_probe@300"]["value"] for record in (noise, model, other))
+    assert min(of_noise, of_model) > 5 * of_others
+
+
+def test_a_sweep_measures_one_checkpoint_by_several_samplers(home: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "evaluate.py", "-m", f"ckpt={home / 'run'}", "sampler.steps=2,3", f"out={tmp_path}", f"cache_dir={tmp_path}"]
+    options = [f"probe={home / 'probe'}", "metrics=[fd_probe]", "n=20", "bootstrap=0", "infinity=false"]
+    done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    a, b = (json.loads(path.read_text()) for path in sorted(tmp_path.glob("*.json")))
+    assert [record["protocol"]["generated"]["sampler"] for record in (a, b)] == ["Heun(rho=7.0, steps=2)", "Heun(rho=7.0, steps=3)"]
 
 
 def test_weights_that_are_missing_are_told_with_what_works_without_them(

@@ -50,7 +50,7 @@ def told_by_torch_fidelity(a: Path, b: Path, weights: Path, size: int) -> dict[s
     return json.loads(re.sub(r".*?(\{.*\}).*", r"\1", done.stdout, flags=re.DOTALL))
 
 
-def compared(tmp_path: Path, weights: Path, count: int) -> None:
+def compared(tmp_path: Path, weights: Path, count: int, fid: float) -> None:
     a, b = faces(tmp_path / "a", count, 0), faces(tmp_path / "b", count, 10_000)
     size = count * 3 // 5
     options = (
@@ -65,7 +65,7 @@ def compared(tmp_path: Path, weights: Path, count: int) -> None:
     (record,) = evaluate(asked).records
     mine = {name.partition("[")[0]: entry for name, entry in record["metrics"].items()}
     told = told_by_torch_fidelity(a, b, weights, size)
-    assert mine["fd_inception"]["value"] == pytest.approx(told["frechet_inception_distance"], rel=1e-4)
+    assert mine["fd_inception"]["value"] == pytest.approx(told["frechet_inception_distance"], rel=fid)
     assert mine["kid"]["value"] == pytest.approx(told["kernel_inception_distance_mean"], rel=1e-4)
     assert mine["kid"]["deviation"] == pytest.approx(told["kernel_inception_distance_std"], rel=1e-4)
     assert mine["is"]["value"] == pytest.approx(told["inception_score_mean"], rel=1e-4)
@@ -73,9 +73,10 @@ def compared(tmp_path: Path, weights: Path, count: int) -> None:
 
 
 def test_fid_kid_and_is_are_those_of_torch_fidelity(tmp_path: Path, weights: Path) -> None:
-    compared(tmp_path, weights, 30)
+    compared(tmp_path, weights, 30, fid=1e-4)
 
 
 @pytest.mark.slow
 def test_fid_kid_and_is_of_500_images_are_those_of_torch_fidelity(tmp_path: Path, weights: Path) -> None:
-    compared(tmp_path, weights, 500)
+    # torch-fidelity adds the roots of some 1,500 eigenvalues that would be 0 but for rounding: 2.3e-4 of the distance at 500 images.
+    compared(tmp_path, weights, 500, fid=1e-3)

@@ -13,10 +13,12 @@ from facegen.metrics.neighbours import SHOWN, Nearest, Neighbours
 FIRST, NEAREST = 6, 6  # rows: the first images, and those that lie nearest to a training image
 
 
-def save_neighbours(fake: np.ndarray, neighbours: Neighbours, training_images: Callable[[np.ndarray], np.ndarray], path: Path) -> Path:
+def save_neighbours(
+    fake: np.ndarray, neighbours: Neighbours, training_images: Callable[[np.ndarray], np.ndarray], path: Path, number: int = 0
+) -> Path:
     """Writes a row for some of the images `fake` (N,C,H,W) uint8: the image, its nearest training images in features, and in pixels.
 
-    The first rows are the first images, the last those that lie nearest to a training image of all.
+    The first rows are the first images, the last those that lie nearest to a training image of all; images are counted from `number`.
     """
     closest = np.argsort(neighbours.features.distances[:, 0], kind="stable")
     first = list(range(min(FIRST, len(fake))))
@@ -26,7 +28,7 @@ def save_neighbours(fake: np.ndarray, neighbours: Neighbours, training_images: C
     for row in rows:
         tiles.append(fake[row][None])
         tiles += [training_images(space.places[row]) for space in spaces]
-        labels.append(f"image {row}\n{neighbours.features.distances[row, 0]:.3g}, {neighbours.pixels.distances[row, 0]:.3g}")
+        labels.append(f"image {number + row}\n{neighbours.features.distances[row, 0]:.3g}, {neighbours.pixels.distances[row, 0]:.3g}")
     columns = ["drawn", *(head for name, near in zip(("features", "pixels"), spaces, strict=True) for head in _heads(name, near))]
     facts = {"figure": "neighbours", "rows": ", ".join(map(str, rows)), "shown": str(SHOWN)}
     images.save_grid(np.concatenate(tiles), path, facts, columns=len(columns), band=len(first), row_labels=labels, column_labels=columns)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from facegen.images import write_whole
 from facegen.metrics.manifold import nearest
 
 SHOWN = 5  # neighbours kept of each image
@@ -51,6 +56,19 @@ class Neighbours:
             found[name] |= {"median_held_out": float(np.median(near.unseen))} if len(near.unseen) else {}
             found[name]["nearest_images"] = np.argsort(first, kind="stable")[:10].tolist()
         return found
+
+
+def save_listing(path: Path, neighbours: Neighbours, first: int, names: Sequence[object]) -> Path:
+    """Writes a row for each image (from number `first` on) and neighbour; `names` are what the training images are called."""
+    text = io.StringIO(newline="")
+    table = csv.writer(text)
+    table.writerow(["image", "space", "rank", "training_image", "distance"])
+    for space, near in (("features", neighbours.features), ("pixels", neighbours.pixels)):
+        for image, (places, distances) in enumerate(zip(near.places.tolist(), near.distances.tolist(), strict=True), first):
+            for rank, (place, distance) in enumerate(zip(places, distances, strict=True), 1):
+                table.writerow([image, space, rank, names[place], f"{distance:.6g}"])
+    write_whole(path, text.getvalue().encode("utf-8", "surrogateescape"))
+    return path
 
 
 def in_features(fake: np.ndarray, train: np.ndarray, unseen: np.ndarray) -> Nearest:

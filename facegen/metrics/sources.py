@@ -18,6 +18,7 @@ from facegen.progress import progress
 from facegen.studio import Studio
 
 BATCH = 64
+ALL = slice(None)
 GREY = ("1", "L", "LA", "I;16", "I;16B", "I;16L")  # Pillow's modes of one colour
 
 
@@ -72,9 +73,10 @@ class FolderImages:
             self._sha256 = digest.hexdigest()
         return {"source": "folder", "sha256": self._sha256, "count": self.count, "resolution": self.resolution, "channels": self.channels}
 
-    def pixels(self) -> np.ndarray:
-        """All images at once, (N,C,H,W) uint8."""
-        return np.concatenate([*self.batches(range(self.count), 0)])
+    def pixels(self, places: np.ndarray | slice = ALL) -> np.ndarray:
+        """The images (N,C,H,W) uint8 at `places` (N,), by default all at once."""
+        picture = Picture(self.resolution, self.channels)
+        return np.stack([self._decoded(self.names[place], picture) for place in np.arange(self.count)[places]])
 
     def batches(self, numbers: Sequence[int], kept: int) -> Iterator[np.ndarray]:
         """The images of `numbers`, decoded; raises UserError for one that is damaged."""
@@ -112,9 +114,9 @@ class DataImages:
         which = hashlib.sha256(self.numbers.astype("<i8").tobytes()).hexdigest()[:16]
         self.identity: dict[str, object] = {"source": "data", **facts, "split": split, "numbers": which, "count": self.count}
 
-    def pixels(self) -> np.ndarray:
-        """All images at once, (N,C,H,W) uint8."""
-        return self._data.pixels(self.numbers)
+    def pixels(self, places: np.ndarray | slice = ALL) -> np.ndarray:
+        """The images (N,C,H,W) uint8 at `places` (N,), by default all at once."""
+        return self._data.pixels(self.numbers[places])
 
     def batches(self, numbers: Sequence[int], kept: int) -> Iterator[np.ndarray]:
         """The images of `numbers`."""
