@@ -42,7 +42,8 @@ class Reference:
         unseen_pixels = pixels[:0] if self._unseen is None else self._unseen.pixels()
         return Neighbours(
             in_pixels(pixels, self._train.pixels(), unseen_pixels, self.mirrored),
-            in_features(features, train, features[:0] if unseen is None else unseen),
+            in_features(features, train, features[:0] if self._unseen is None else unseen),
+            {"training_images": self._train.count, "held_out": len(unseen_pixels), "mirrored": self.mirrored},
         )
 
     @property

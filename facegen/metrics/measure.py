@@ -108,14 +108,14 @@ Told = tuple[float, Parts, dict[str, object]]  # the value, what else Number tak
 
 def _frechet(sets: Measurement, space: str) -> Told:
     value, asked = sets.frechet(space), sets.options
-    options: dict[str, object] = {"definition": "Heusel et al. 2017", "bootstrap": asked.bootstrap}
     parts: Parts = {"more": {}}
     if asked.bootstrap:
+        parts["more"]["bootstrap"] = asked.bootstrap
         parts["deviation"], parts["interval"] = bootstrap(*sets.rows(space), value=value, draws=asked.bootstrap, seed=BOOTSTRAP_SEED)
     if asked.infinity and min(sets.fake.count, sets.real.count) >= FEWEST_EXTRAPOLATED:
         limit = extrapolated(*sets.rows(space), seed=BOOTSTRAP_SEED)
-        parts["more"] = {"infinity": limit.value, "infinity_reliable": limit.linear}
-    return value, parts, options
+        parts["more"] |= {"infinity": limit.value, "infinity_reliable": limit.linear}
+    return value, parts, {"definition": "Heusel et al. 2017"}
 
 
 def _inception_score(sets: Measurement, space: str) -> Told:
@@ -158,11 +158,8 @@ def _naeem(place: int) -> Callable[[Measurement, str], Told]:
 
 def _neighbours(sets: Measurement, space: str) -> Told:
     found = sets.neighbours_in(space)
-    return (
-        found.ratio,
-        {"more": found.summary()},
-        {"definition": "median distance to the nearest training image over that of held-out images"},
-    )
+    definition = "median distance to the nearest training image over that of held-out images"
+    return found.ratio, {"more": found.summary()}, {"definition": definition, **found.compared}
 
 
 def _lpips_diversity(sets: Measurement, space: str) -> Told:

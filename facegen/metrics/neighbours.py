@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,11 @@ class Nearest:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """What lies nearest to each generated image: in root-mean-square grey levels, mirrored or not, and in features."""
+    """What lies nearest to each generated image: in root-mean-square grey levels and in features; `compared` says among what."""
 
     pixels: Nearest
     features: Nearest
+    compared: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float:
@@ -49,7 +50,7 @@ class Neighbours:
 
     def summary(self) -> dict[str, Any]:
         """Medians and the least distance in both spaces, and the images that lie nearest to a training image."""
-        found: dict[str, Any] = {"held_out": len(self.pixels.unseen)}
+        found: dict[str, Any] = {}
         for name, near in (("pixels", self.pixels), ("features", self.features)):
             first = near.distances[:, 0]
             found[name] = {"ratio": near.ratio, "median": float(np.median(first)), "least": float(first.min())}

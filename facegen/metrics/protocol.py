@@ -58,7 +58,7 @@ class Number:
             **{key: value for key, value in told.items() if value is not None},
             "of_fake": self.of_fake,
             "protocol": own,
-            "protocol_hash": digest(whole_protocol(common, own, self.of_fake)),
+            "protocol_hash": digest(self.metric, whole_protocol(common, own, self.of_fake)),
         }
 
 
