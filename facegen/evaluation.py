@@ -24,8 +24,7 @@ from facegen.metrics.report import table
 from facegen.metrics.sources import FolderImages, Generated
 from facegen.reference import Build, Reference, open_reference
 from facegen.request import Request
-from facegen.sampling import device_of, prepare
-from facegen.studio import Studio, describe
+from facegen.studio import Studio, describe, device_of, prepare
 
 Load = Callable[..., Loaded]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +9,6 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
-import torch
 
 from facegen import images
 from facegen.diffusion.sampler import Sampler, Stepwise
@@ -20,7 +17,7 @@ from facegen.figures.compare import COLUMNS, previews, save_rows
 from facegen.figures.denoise import Film, evenly, save_animation, save_strip
 from facegen.generate import Between
 from facegen.seeding import mix
-from facegen.studio import Loaded, Studio
+from facegen.studio import Loaded, Studio, device_of, prepare
 from facegen.types import NonNegativeInt, PositiveInt
 
 ON_SHEET, ON_FILM = 64, 16  # images that a sheet and an animation show at most
@@ -75,30 +72,11 @@ def sample_job(
     return result
 
 
-def device_of(asked: str | None) -> str:
-    """Where to draw: as asked, or the graphics card where there is one; raises UserError where there is none."""
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise UserError("device=cuda: torch finds no graphics card on this machine; type device=cpu")
-    return asked or ("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def default_out(loaded: Loaded, sampler: Sampler, facts: dict[str, str]) -> Path:
     """RUN/samples/CHECKPOINT-SAMPLER-STEPS-DIGEST, with the samples that were drawn just so and no others."""
     digest = f"{mix(*sorted(map(str, facts.items()))) & 0xFFFF:04x}"
     name = f"{loaded.path.stem}-{type(sampler).__name__.lower()}-{sampler.steps}-{digest}"
     return (loaded.run_dir or loaded.path.parent) / "samples" / name
-
-
-def prepare(folder: Path, size: int = 0) -> None:
-    """Makes the folder of `out`; refuses one that cannot be written, or has no room for `size` bytes, before anything is drawn."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"out={folder} cannot be written ({error.strerror}): choose another with out=") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"out={folder} is read-only: choose another with out=")
-    if (free := shutil.disk_usage(folder).free) < size:
-        raise UserError(f"disk nearly full: out={folder} has {free / 1e6:.0f} MB free of {size / 1e6:.0f} MB; free some or set out=")
 
 
 def _sheet(studio: Studio, seeds: range, out: Path) -> SampleResult:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +16,7 @@ from torch import Tensor
 from facegen.codecs import Codec
 from facegen.diffusion.denoiser import Denoiser
 from facegen.diffusion.sampler import Sampler, Watch
+from facegen.errors import UserError
 from facegen.generate import AnySeed, Seed, generate
 from facegen.progress import progress
 
@@ -78,6 +81,25 @@ class Studio:
     def at(self, checkpoint: Path) -> Studio:
         """The same at another checkpoint of the run."""
         return Studio(self.loaded.reload(checkpoint), self.sampler, self.batch_size, self.device)
+
+
+def device_of(asked: str | None) -> str:
+    """Where to draw: as asked, or the graphics card where there is one; raises UserError where there is none."""
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda: torch finds no graphics card on this machine; type device=cpu")
+    return asked or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def prepare(folder: Path, size: int = 0) -> None:
+    """Makes the folder of `out`; refuses one that cannot be written, or has no room for `size` bytes, before anything is drawn."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out={folder} cannot be written ({error.strerror}): choose another with out=") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"out={folder} is read-only: choose another with out=")
+    if (free := shutil.disk_usage(folder).free) < size:
+        raise UserError(f"disk nearly full: out={folder} has {free / 1e6:.0f} MB free of {size / 1e6:.0f} MB; free some or set out=")
 
 
 def describe(sampler: Sampler) -> str:
