@@ -54,7 +54,7 @@ def header(checkpoint: dict[str, Any], source: str | os.PathLike[str], expect_fa
     if schema != SCHEMA:
         raise UserError(f"{source} has checkpoint schema {schema}, this facegen reads {SCHEMA}: use the one that wrote it")
     if expect_family not in (None, found.family):
-        raise UserError(f"{source} is a checkpoint of model={found.family}, not of model={expect_family}")
+        raise UserError(f"{source} is a checkpoint of model={found.family}; give one of model={expect_family}")
     return found
 
 

@@ -34,6 +34,8 @@ def _monitor(config: dict[str, Any]) -> Iterator[str]:
     monitor = config["monitor"]
     if not monitor["every"]:
         return
+    if monitor["images"] < 16:
+        yield f"monitor.images must be at least 16; got {monitor['images']}; type monitor.images=500"
     if monitor["steps"] is not None:
         yield from beyond_the_schedule({**config["sampler"], "steps": monitor["steps"]}, config["scheduler"], "monitor.steps")
     if monitor["metric"].endswith("_probe"):

@@ -17,12 +17,12 @@ from facegen.loading import Loaded, sampler_of
 from facegen.metrics.extractors import Extractors
 from facegen.metrics.features import Collected, collect
 from facegen.metrics.measure import Measurement, Options
-from facegen.metrics.names import Metric, too_few
+from facegen.metrics.names import Metric, too_few, too_small
 from facegen.metrics.neighbours import Neighbours, save_listing
 from facegen.metrics.protocol import Number, digest, save, software
 from facegen.metrics.report import table
 from facegen.metrics.sources import FolderImages, Generated
-from facegen.reference import Build, Reference, open_reference
+from facegen.reference import Build, Reference, open_reference, unlike
 from facegen.request import Request
 from facegen.studio import Studio, describe, device_of, prepare
 
@@ -60,8 +60,8 @@ def evaluate_job(request: Request, load: Load, load_probe: Callable[..., Any], b
     home = cache_home(request.cache_dir) / "features"
     reference = None
     if any(not metric.of_fake for metric in metrics):
-        reference = open_reference(request, home, [(one.path, one.config["data"]) for one in loaded], build)
-    _check(candidates, reference, metrics, request)
+        reference = open_reference(request, home, loaded, build)
+    _check(candidates, reference, metrics, request, home)
     ranks.join()
     return _Job(request, metrics, options, extractors, home, reference).run(candidates)
 
@@ -75,12 +75,12 @@ def _drawn(loaded: Loaded, request: Request, build: Build) -> Candidate:
         )
     sampler = build(sampler_of(loaded, request.sampler))
     studio = Studio(loaded, sampler, request.batch_size, device_of(request.device))
-    source, facts = Generated(studio, request.seed, request.n), studio.facts
+    source, facts = Generated(studio, request.seed, request.count), studio.facts
     subject = {key: facts[key] for key in ("checkpoint", "sha256", "family", "step", "schedule", "prediction")}
     subject |= {"run": loaded.run_dir.resolve().name if loaded.run_dir else None, "trained_on": facts["data"]}
     generated = {
         "source": "model",
-        "count": request.n,
+        "count": request.count,
         "first_seed": request.seed,
         "sampler": describe(sampler),
         "guidance": request.guidance,
@@ -102,29 +102,21 @@ def _given(folder: str, request: Request) -> Candidate:
     return Candidate(name, source, subject, generated, Path(request.out or "evaluations"), name)
 
 
-def _check(candidates: Sequence[Candidate], reference: Reference | None, metrics: Sequence[Metric], request: Request) -> None:
+def _check(candidates: Sequence[Candidate], reference: Reference | None, metrics: Sequence[Metric], request: Request, home: Path) -> None:
     """Raises UserError where the two sides do not fit together or are too small, before anything is drawn."""
     problems: list[str] = []
     for candidate in candidates:
         fake, real = candidate.source, reference.source if reference else None
-        if real and (fake.resolution, fake.channels) != (real.resolution, real.channels):
-            sides = f"{candidate.name} is {_size(fake)}, the real images are {_size(real)}"
-            problems.append(f"{sides}: both must be alike; type data=NAME data.root=FOLDER {_fitting(fake)} to have them resized")
-        problems += too_few(metrics, request.options, fake.count, real.count if real else 0, real.title if real else "")
+        problems += unlike(candidate.name, fake, real) if real else []
+        problems += too_few(metrics, request.options, fake.count, real.count if real else 0, isinstance(fake, FolderImages), request.real_n)
+        problems += too_small(metrics, fake.resolution)
         if any(metric.paired for metric in metrics) and isinstance(fake, FolderImages) and isinstance(real, FolderImages):
             problems += _unpaired(fake, real)
     if problems:
         raise UserError(*dict.fromkeys(problems))
     for folder in {candidate.out for candidate in candidates}:
         prepare(folder)
-
-
-def _size(source: Any) -> str:
-    return f"{source.resolution} px with {source.channels} channel{'s' * (source.channels > 1)}"
-
-
-def _fitting(source: Any) -> str:
-    return f"data.resolution={source.resolution} data.channels={source.channels}"
+    prepare(home, option="cache_dir")
 
 
 def _unpaired(fake: FolderImages, real: FolderImages) -> list[str]:
@@ -164,7 +156,8 @@ class _Job:
             "device": device_of(self.request.device),
             "dtype": "float32",
         }
-        stem = f"{candidate.stem}-{fake.count}-{digest(candidate.subject, common)[:8]}"
+        how = {name: value for name, value in self.request.options.items() if name not in ("bootstrap", "infinity")}
+        stem = f"{candidate.stem}-{fake.count}-{digest(candidate.subject, common, self.extractors.identities, how)[:8]}"
         found: dict[str, Neighbours] = {}
         sets = Measurement(fake, real, self.options, self.extractors.identities, self.extractors.foreign, self.extractors.lpips)
         sets.neighbours_in = lambda space: found.setdefault(space, self._neighbours(fake, space))
@@ -174,7 +167,9 @@ class _Job:
         if not ranks.is_first():
             return
         result.files.append(candidate.out / f"{stem}.json")
-        result.records.append(save(result.files[-1], candidate.subject, common, numbers))
+        record = save(result.files[-1], candidate.subject, common, numbers)
+        asked = {number.name: record["metrics"][number.name] for number in numbers}
+        result.records.append({**record, "metrics": asked})
         _note(candidate, common, numbers)
         for space, neighbours in found.items():
             self._show(neighbours, fake, candidate, f"{stem}-neighbours-{space}", result)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from facegen import schema
 from facegen.errors import UserError
+from facegen.loading import Loaded
 from facegen.metrics.features import Collected, Extractor, Source, collect
 from facegen.metrics.neighbours import Neighbours, in_features, in_pixels
 from facegen.metrics.sources import DataImages, FolderImages
@@ -88,13 +89,53 @@ def data_of(asked: dict[str, Any], trained: list[tuple[Path, dict[str, Any]]]) -
 FREE = ("_target_", "root", "cache_dir", "batch_size", "num_workers", "seed", "flip")
 
 
-def open_reference(request: Request, home: Path, trained: list[tuple[Path, dict[str, Any]]], build: Build) -> Reference:
-    """The reference that `request` asks for; `trained` are the checkpoints with the configuration of the data they were trained on."""
+def open_reference(request: Request, home: Path, loaded: Sequence[Loaded], build: Build) -> Reference:
+    """The reference that `request` asks for, by default what the checkpoints `loaded` were trained on.
+
+    Raises UserError where images of unlike sizes would meet, before the data is packed.
+    """
     if request.real:
         return Reference(home, FolderImages(request.real, "real"))
-    node = data_of(request.data, trained)
+    node = data_of(request.data, [(one.path, one.config["data"]) for one in loaded])
+    shapes = {one.path.stem: one.codec.image_shape for one in loaded}
+    real = Shape(node.get("resolution", 0), node.get("channels", 0))
+    if problems := [line for name, shape in shapes.items() for line in unlike(name, Shape(shape[-1], shape[0]), real)]:
+        raise UserError(*problems)
     data = build(node)
     if not hasattr(data, "numbers"):
         raise UserError(f"data._target_={node['_target_']} is no data module; type data=NAME")
     data.prepare()
-    return Reference(home, DataImages(data, request.split, request.real_n), data)
+    options = {key: value for key, value in node.items() if key not in (*FREE, "_target_", "resolution", "channels", "crop")}
+    source = DataImages(data, request.split, request.real_n, options)
+    if request.real_n and request.real_n > source.count:
+        raise UserError(f"real_n={request.real_n} is more than the {source.count:,} images of split={request.split}; leave real_n out")
+    return Reference(home, source, data)
+
+
+class Shape(NamedTuple):
+    """How large images are."""
+
+    resolution: int
+    channels: int
+
+
+class Sized(Protocol):
+    """Something that has images of one size."""
+
+    @property
+    def resolution(self) -> int: ...
+    @property
+    def channels(self) -> int: ...
+
+
+def unlike(name: str, fake: Sized, real: Sized) -> list[str]:
+    """The problem of images, those of `name` and the real ones, that differ in size or channels."""
+    if (fake.resolution, fake.channels) == (real.resolution, real.channels):
+        return []
+    sides = f"{name} is {_size(fake)}, the real images are {_size(real)}"
+    fitting = f"data.resolution={fake.resolution} data.channels={fake.channels}"
+    return [f"{sides}: both must be alike; type data=NAME data.root=FOLDER {fitting} to have them resized"]
+
+
+def _size(images: Sized) -> str:
+    return f"{images.resolution} px with {images.channels} channel{'s' * (images.channels > 1)}"

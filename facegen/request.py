@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -12,6 +13,8 @@ from facegen.types import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 OPTIONS = "facegen.metrics.measure.Options"
 GROUPS = ("data", "sampler")
+DRAWN = 10_000  # images, where n says nothing else
+OF_MODELS = {"n": None, "seed": 0, "ema": None, "guidance": 1.0, "images": False, "sampler": {}}  # what a folder has no use for
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Request:
     fake: str | list[str] | None
     real: str | None
     metrics: list[str]
-    n: PositiveInt
+    n: PositiveInt | None
     seed: NonNegativeInt
     split: Literal["train", "held_out", "all"]
     real_n: PositiveInt | None
@@ -39,6 +42,11 @@ class Request:
     data: dict[str, Any]
     sampler: dict[str, Any]
     options: dict[str, Any]
+
+    @property
+    def count(self) -> int:
+        """How many images are drawn."""
+        return DRAWN if self.n is None else self.n
 
     @property
     def checkpoints(self) -> list[str]:
@@ -82,24 +90,31 @@ def request_of(config: dict[str, Any]) -> Request:
 
 
 def _as_list(value: Any) -> Any:
-    """metrics=fid means metrics=[fid]."""
-    return [value] if isinstance(value, str) else value
+    """metrics=fid means metrics=[fid]; whatever else is no list of names is told to be none."""
+    if isinstance(value, list):
+        return [str(name) for name in value]
+    return [] if value is None else [str(value)]
 
 
 def _sides(config: dict[str, Any]) -> list[str]:
     """Problems of what is measured against what."""
     ckpt, fake, real, data = config["ckpt"], config["fake"], config["real"], config["data"]
     problems = []
+    if isinstance(ckpt, str) and "," in ckpt and not os.path.exists(ckpt):
+        problems.append(f"ckpt={ckpt}: no such file; several are typed ckpt=[{ckpt}]")
     if not config["metrics"]:
         problems.append("metrics must name at least one metric; got []; type metrics=[fid,is]")
     if not ckpt and not fake:
         problems.append("ckpt is required; type ckpt=RUN_OR_FILE, or fake=FOLDER real=FOLDER to compare folders")
     if ckpt and fake:
         problems.append(f"ckpt={ckpt} and fake={fake}: one of them is measured; leave the other out")
+    for name, default in OF_MODELS.items() if fake else ():
+        if config[name] != default:
+            problems.append(f"{name} is of models that draw, fake={fake} is a folder; leave {name} out")
     if real and data:
         problems.append(f"real={real} and data=...: one of them is measured against; leave the other out")
     needs_real = [name for name in config["metrics"] if not METRICS[name].of_fake]
-    if fake and needs_real and not real and "_target_" not in data:
+    if fake and not ckpt and needs_real and not real and "_target_" not in data:
         problems.append(f"{needs_real[0]} compares fake={fake} with real images; type real=FOLDER, or data=NAME data.root=FOLDER")
     paired = [name for name in config["metrics"] if METRICS[name].paired]
     if paired and not (fake and real):

@@ -90,16 +90,18 @@ def device_of(asked: str | None) -> str:
     return asked or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def prepare(folder: Path, size: int = 0) -> None:
-    """Makes the folder of `out`; refuses one that cannot be written, or has no room for `size` bytes, before anything is drawn."""
+def prepare(folder: Path, size: int = 0, option: str = "out") -> None:
+    """Makes the folder given as `option`; refuses one that cannot be written, or has no room for `size` bytes, before any drawing."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"out={folder} cannot be written ({error.strerror}): choose another with out=") from error
+        raise UserError(f"{option}={folder} cannot be written ({error.strerror}): choose another with {option}=") from error
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"out={folder} is read-only: choose another with out=")
+        raise UserError(f"{option}={folder} is read-only: choose another with {option}=")
     if (free := shutil.disk_usage(folder).free) < size:
-        raise UserError(f"disk nearly full: out={folder} has {free / 1e6:.0f} MB free of {size / 1e6:.0f} MB; free some or set out=")
+        raise UserError(
+            f"disk nearly full: {option}={folder} has {free / 1e6:.0f} MB free of {size / 1e6:.0f} MB; free some or set {option}="
+        )
 
 
 def describe(sampler: Sampler) -> str:

@@ -124,7 +124,7 @@ def test_damaged_steps_are_passed_over_and_said_so(tmp_path: Path) -> None:
 def test_header_comes_back_and_foreign_ones_are_refused() -> None:
     good = checkpoint()
     assert header(good, "a.ckpt", "ddpm") == Header("ddpm", {"model": {"widths": [32, 64]}}, {"resolution": 32})
-    with pytest.raises(UserError, match=r"a.ckpt is a checkpoint of model=ddpm, not of model=ldm"):
+    with pytest.raises(UserError, match=r"a.ckpt is a checkpoint of model=ddpm; give one of model=ldm"):
         header(good, "a.ckpt", "ldm")
     with pytest.raises(UserError, match="schema 2"):
         header({"facegen": good["facegen"] | {"schema": 2}}, "a.ckpt")

@@ -16,13 +16,15 @@ import numpy as np
 import pytest
 from runs import configure, in_child, tiny, tiny_probe
 
+from facegen import checkpoint
 from facegen.errors import UserError
 from facegen.experiment import evaluate, train
 from facegen.images import read_provenance, save_png
 from facegen.metrics.sources import Generated
 
 ROOT = Path(__file__).parent.parent
-SMALL = ("n=300", "sampler.steps=2", "kid_subset_size=50", "kid_subsets=5", "bootstrap=3", "batch_size=64")
+DRAWN = ("n=300", "sampler.steps=2")
+SMALL = ("kid_subset_size=50", "kid_subsets=5", "bootstrap=3", "batch_size=64")
 DATA = ("data.size=400", "data.held_out=60")
 
 
@@ -36,7 +38,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluated(home: Path, *arguments: str) -> Any:
-    return evaluate(configure("evaluate", *SMALL, f"probe={home / 'probe'}", f"cache_dir={home / 'cache'}", *arguments))
+    drawn = DRAWN if not any(argument.startswith("fake=") for argument in arguments) else ()
+    return evaluate(configure("evaluate", *SMALL, *drawn, f"probe={home / 'probe'}", f"cache_dir={home / 'cache'}", *arguments))
 
 
 def values(result: Any, place: int = 0) -> dict[str, float]:
@@ -162,7 +165,10 @@ WRONG = [
     (("ckpt=RUN", "real=A", "data=cartoon", "metrics=[fd_probe]"), r"one of them is measured against"),
     (("ckpt=RUN", "metrics=[psnr]"), r"psnr compares images one by one, by their names; type fake=FOLDER real=FOLDER"),
     (("ckpt=RUN", "metrics=[kid_probe]", "kid_subset_size=1000"), r"kid_probe needs at least 1,000 generated images; got 300"),
-    (("ckpt=RUN", "metrics=[kid_probe]", "n=2000", "kid_subset_size=1000"), r"kid_probe needs at least 1,000 real images; .* has 400"),
+    (
+        ("ckpt=RUN", "metrics=[kid_probe]", "n=2000", "kid_subset_size=1000"),
+        r"kid_probe needs at least 1,000 real images; got 400; type a lower kid_subset_size=",
+    ),
     (("ckpt=RUN", "metrics=[fd_probe]", "guidance=2"), r"guidance=2: .* is model=ddpm, which has no condition to be guided by"),
     (("ckpt=RUN", "metrics=[fd_probe]", "ema=5"), r"ema=5 is not in .*; allowed: 10000, raw"),
     (("ckpt=RUN", "metrics=[fd_probe]", "data.resolution=32"), r"step-00000010 is 16 px with 3 channels, the real images are 32 px with 3"),
@@ -180,6 +186,13 @@ WRONG = [
     (("ckpt=RUN", "metrics=[fd_probe]", "split=val"), r"split must be one of train, held_out, all; got 'val'"),
     (("ckpt=RUN", "metrics=[fd_probe]", "sampler.steps=0"), r"sampler.steps must be greater than 0; got 0"),
     (("ckpt=RUN", "metrics=[fd_probe]", "data.rot=x"), r"data.rot is not an option of Cartoon"),
+    (
+        ("fake=A", "real=A", "metrics=[fd_probe]", "n=300", "guidance=2"),
+        r"guidance is of models that draw, fake=.* is a folder; leave guidance out",
+    ),
+    (("ckpt=RUN", "metrics=[fd_probe]", "real_n=401"), r"real_n=401 is more than the 400 images of split=train; leave real_n out"),
+    (("ckpt=RUN,RUN", "metrics=[fd_probe]"), r"several are typed ckpt=\[RUN,RUN\]"),
+    (("ckpt=RUN", "metrics=[fd_probe]", "cache_dir=FILE/x"), r"cache_dir=.*FILE/x/features cannot be written"),
     (("ckpt=RUN", "metrics=[fd_probe]", "bootstrap=1"), r"bootstrap must be 0 \(no interval\), or 2 and more draws; got 1"),
     (("ckpt=RUN", "metrics=[kid_probe]", "kid_subset_size=1"), r"kid_subset_size must be at least 2; got 1"),
     (("ckpt=RUN", "metrics=[fd_probe]", "out=FILE/x"), r"out=.*FILE/x cannot be written"),
@@ -205,7 +218,7 @@ def test_what_is_wrong_is_told_before_anything_is_drawn(
     spelled = [f"{key}={places.get(value, value)}" for key, _, value in (argument.partition("=") for argument in arguments)]
     monkeypatch.setattr(Generated, "batches", lambda *_: pytest.fail("an image was drawn"))
     with pytest.raises(UserError, match=message):
-        evaluated(home, *spelled, f"cache_dir={tmp_path / 'cache'}")
+        evaluated(home, f"cache_dir={tmp_path / 'cache'}", *spelled)
 
 
 def test_noise_and_a_model_hardly_trained_are_farther_than_other_faces(home: Path, tmp_path: Path) -> None:
@@ -226,6 +239,25 @@ def test_a_sweep_measures_one_checkpoint_by_several_samplers(home: Path, tmp_pat
     assert done.returncode == 0, done.stderr
     a, b = (json.loads(path.read_text()) for path in sorted(tmp_path.glob("*.json")))
     assert [record["protocol"]["generated"]["sampler"] for record in (a, b)] == ["Heun(rho=7.0, steps=2)", "Heun(rho=7.0, steps=3)"]
+
+
+def test_a_probe_that_is_spoilt_is_told(home: Path, tmp_path: Path) -> None:
+    spoilt = checkpoint.read(home / "probe" / "checkpoints" / "best.ckpt")
+    for weights in (spoilt["state_dict"], *spoilt["ema"].values()):
+        for tensor in weights.values():
+            tensor.fill_(float("nan"))
+    checkpoint.write(spoilt, tmp_path / "spoilt.ckpt")
+    with pytest.raises(UserError, match="the probe network gives NaN: its weights are spoilt; give another probe="):
+        evaluated(home, f"ckpt={home / 'run'}", "metrics=[fd_probe]", f"probe={tmp_path / 'spoilt.ckpt'}")
+
+
+def test_an_interval_once_measured_is_kept(home: Path, tmp_path: Path) -> None:
+    asked = (f"ckpt={home / 'run'}", "metrics=[fd_probe]", f"out={tmp_path}")
+    before = evaluated(home, *asked)
+    after = evaluated(home, *asked, "bootstrap=0", "infinity=false")
+    assert after.records == before.records
+    other = evaluated(home, *asked, f"probe={home / 'probe' / 'checkpoints' / 'step-00000010.ckpt'}")
+    assert len([*tmp_path.glob("*.json")]) == (1 if values(other) == values(before) else 2)
 
 
 def test_weights_that_are_missing_are_told_with_what_works_without_them(

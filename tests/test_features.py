@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -91,6 +92,35 @@ def test_more_images_of_the_same_kind_are_added_and_fewer_are_cut(tmp_path: Path
     assert fewer.made == []
 
 
+def test_files_that_were_exchanged_are_made_again(tmp_path: Path) -> None:
+    before = collect(tmp_path, Numbered(600), {"x": FirstPixel()}).rows("x")
+    (first,), (second,) = tmp_path.glob("*/000000.npz"), tmp_path.glob("*/000001.npz")
+    kept = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(kept)
+    assert np.array_equal(collect(tmp_path, Numbered(600), {"x": FirstPixel()}).rows("x"), before)
+
+
+def test_what_another_version_extracted_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    collect(tmp_path, Numbered(10), {"x": FirstPixel()})
+    monkeypatch.setattr("facegen.metrics.features.software", lambda: {"torch": "99"})
+    source = Numbered(10)
+    collect(tmp_path, source, {"x": FirstPixel()})
+    assert len(source.made) == 10
+
+
+def test_a_file_of_another_kind_is_made_again(tmp_path: Path) -> None:
+    before = collect(tmp_path, Numbered(10), {"x": FirstPixel()}).rows("x")
+    (path,) = tmp_path.glob("*/000000.npz")
+    for put in (
+        lambda: np.save(path.open("wb"), np.zeros(3)),
+        lambda: np.savez(path, other=np.zeros(10)),
+        lambda: (path.unlink(), path.mkdir()),
+    ):
+        put()
+        assert np.array_equal(collect(tmp_path, Numbered(10), {"x": FirstPixel()}).rows("x"), before)
+
+
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "text"])
 def test_a_damaged_file_is_made_again_and_said(tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]) -> None:
     before = collect(tmp_path, Numbered(600), {"x": FirstPixel()}).rows("x")
@@ -156,6 +186,13 @@ def test_a_folder_that_cannot_be_measured_is_refused(tmp_path: Path, prepare, me
     prepare(tmp_path / "x")
     with pytest.raises(UserError, match=message):
         FolderImages(tmp_path / "x", "real")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "x", 2)
+    os.mkfifo(folder / "q.png")
+    with pytest.raises(UserError, match=r"q.png is no file; mend or remove it"):
+        FolderImages(folder, "fake")
 
 
 def test_a_picture_that_is_cut_short_is_named(tmp_path: Path) -> None:

@@ -67,9 +67,9 @@ def compared(tmp_path: Path, weights: Path, count: int, fid: float) -> None:
     told = told_by_torch_fidelity(a, b, weights, size)
     assert mine["fd_inception"]["value"] == pytest.approx(told["frechet_inception_distance"], rel=fid)
     assert mine["kid"]["value"] == pytest.approx(told["kernel_inception_distance_mean"], rel=1e-4)
-    assert mine["kid"]["deviation"] == pytest.approx(told["kernel_inception_distance_std"], rel=1e-4)
+    assert mine["kid"]["subset_deviation"] == pytest.approx(told["kernel_inception_distance_std"], rel=1e-4)
     assert mine["is"]["value"] == pytest.approx(told["inception_score_mean"], rel=1e-4)
-    assert mine["is"]["deviation"] == pytest.approx(told["inception_score_std"], rel=1e-3)
+    assert mine["is"]["split_deviation"] == pytest.approx(told["inception_score_std"], rel=1e-3)
 
 
 def test_fid_kid_and_is_are_those_of_torch_fidelity(tmp_path: Path, weights: Path) -> None:

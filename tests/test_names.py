@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from facegen.errors import UserError
-from facegen.metrics.names import INCEPTION, METRICS, PROBE, checked, chosen, too_few, unknown
+from facegen.metrics.names import INCEPTION, METRICS, PROBE, checked, chosen, too_few, too_small, unknown
 
 OPTIONS = {"splits": 10, "kid_subset_size": 1000, "k": 3, "density_k": 5}
 FOREIGN = "0123abcd" + "0" * 56
@@ -52,12 +52,24 @@ def test_an_unknown_metric_is_told_with_the_nearest_name() -> None:
         checked([])
 
 
+def test_what_has_no_option_to_lower_wants_more_images() -> None:
+    (fake, real) = too_few(checked(["fid"]), OPTIONS, 1, 1, True)
+    assert fake == "fid needs at least 2 generated images; got 1; give a folder of more images"
+    assert real == "fid needs at least 2 real images; got 1; give more real images"
+    assert too_few(checked(["fid"]), OPTIONS, 1, 1, False, real_n=1)[1].endswith("type a higher real_n=")
+
+
+def test_images_that_are_too_small_for_a_metric_are_told() -> None:
+    assert too_small(checked(["ssim", "fid"]), 11) == []
+    assert too_small(checked(["ssim", "fid"]), 8) == ["ssim needs images of at least 11 px; got 8; leave ssim out"]
+
+
 def test_a_metric_says_how_many_images_it_needs() -> None:
-    assert too_few(checked(["fid", "is", "kid", "precision"]), OPTIONS, 1000, 1000, "real images") == []
-    lines = too_few(checked(["kid", "is", "precision"]), OPTIONS, 3, 4, "real images")
+    assert too_few(checked(["fid", "is", "kid", "precision"]), OPTIONS, 1000, 1000, False) == []
+    lines = too_few(checked(["kid", "is", "precision"]), OPTIONS, 3, 4, False)
     assert lines == [
         "kid needs at least 1,000 generated images; got 3; type a lower kid_subset_size=",
-        "kid needs at least 1,000 real images; real images has 4; type a lower kid_subset_size=",
+        "kid needs at least 1,000 real images; got 4; type a lower kid_subset_size=",
         "is needs at least 10 generated images; got 3; type a lower splits=",
         "precision needs at least 4 generated images; got 3; type a lower k=",
     ]

@@ -205,7 +205,7 @@ def test_a_probe_is_not_sampled_and_a_painter_is_no_probe(trained: Path, painter
         sample(configure("sample", f"ckpt={trained}"))
     assert len(caught.value.lines) == 1
     assert load(str(painter)).provenance["family"] == "ddpm"
-    with pytest.raises(UserError, match=r"is a checkpoint of model=ddpm, not of model=probe"):
+    with pytest.raises(UserError, match=r"is a checkpoint of model=ddpm; give one of model=probe"):
         load_probe(str(painter))
 
 

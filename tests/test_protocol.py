@@ -130,6 +130,29 @@ def test_a_number_that_is_none_is_refused(tmp_path: Path) -> None:
         load(tmp_path / "a.json")
 
 
+@pytest.mark.parametrize("change", [("value", True), ("value", 10**400), ("deviation", None), ("metric", ["fid"]), ("protocol_hash", "0")])
+def test_an_evaluation_changed_by_hand_is_refused(tmp_path: Path, change: tuple[str, Any]) -> None:
+    record = written(tmp_path / "a.json", FD)
+    record["metrics"]["fd_probe@500"][change[0]] = change[1]
+    (tmp_path / "a.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="is not an evaluation"):
+        load(tmp_path / "a.json")
+
+
+def test_a_field_that_is_not_there_cannot_be_ignored(tmp_path: Path) -> None:
+    a = written(tmp_path / "a.json", FD)
+    with pytest.raises(UserError, match=r"--ignore real.splt: no field of the protocols \(did you mean 'real.split'\?\)"):
+        compared(a, a, frozenset({"real.splt"}))
+
+
+def test_wrong_arguments_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--ignore", "x", "a.json"])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+
+
 def test_the_exit_code_says_whether_the_numbers_could_be_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a, b = tmp_path / "a.json", tmp_path / "b.json"
     written(a, FD)

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 FILTER = "Pillow LANCZOS; a JPEG is first shrunk by 2, 4 or 8 in its DCT where it stays no smaller than the result"
+DECODING = "EXIF rotation honoured, transparency on white, 16-bit grey scaled to 8, colour profiles ignored"
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 MAX_PIXELS = 64 << 20
 

@@ -1,4 +1,4 @@
-"""Compare two evaluations: python -m facegen.metrics.compare A.json B.json [--ignore FIELD ...]
+"""Compare two evaluations: python -m facegen.metrics.compare A.json B.json [--ignore FIELD]
 
 Numbers that were measured by the same protocol are subtracted, with the 95% interval of the difference; otherwise the first field that
 differs is told and the exit code is 1.
@@ -10,21 +10,27 @@ import argparse
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from facegen.cli import fail
-from facegen.errors import UserError
-from facegen.metrics.protocol import by_metric, first_difference, load
+from facegen.errors import UserError, nearest
+from facegen.metrics.protocol import by_metric, fields, first_difference, load
 
 Z_95 = 1.959963984540054  # of the normal distribution
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as everywhere."""
+        raise SystemExit(fail(f"{message}; type {self.prog} A.json B.json"))
+
+
 def main(arguments: list[str]) -> int:
     """The exit code: 0 where numbers could be compared, 1 where protocols differ, 2 where a file cannot be read."""
-    parser = argparse.ArgumentParser(prog="python -m facegen.metrics.compare", description=(__doc__ or "").splitlines()[0])
+    parser = _Parser(prog="python -m facegen.metrics.compare", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("a", type=Path)
     parser.add_argument("b", type=Path)
-    parser.add_argument("--ignore", nargs="+", default=[], metavar="FIELD", help="fields meant to differ, such as generated.sampler")
+    parser.add_argument("--ignore", action="append", default=[], metavar="FIELD", help="a field that may differ, such as generated.sampler")
     given = parser.parse_args(arguments)
     try:
         a, b = load(given.a), load(given.b)
@@ -45,6 +51,9 @@ def compared(a: dict[str, Any], b: dict[str, Any], ignored: frozenset[str] = fro
     if not both:
         have = " and ".join(", ".join(record["metrics"]) or "nothing" for record in (a, b))
         raise UserError(f"the two evaluations have no number in common: {have}; evaluate both with the same metrics= and n=")
+    known = {field for record in (a, b) for metric in both for field in fields(record, metric)}
+    if unknown := sorted(ignored - known):
+        raise UserError(f"--ignore {unknown[0]}: no field of the protocols{nearest(unknown[0], known)}; type one that was told to differ")
     for metric in both:
         if difference := first_difference(a, b, metric, ignored):
             field = difference.partition(":")[0]

@@ -63,7 +63,7 @@ def _inception(given: str | None, device: str) -> tuple[Extractor, str | None]:
 
 def _lpips(given: str | None, metrics: Sequence[Metric], device: str) -> Any:
     others = [metric.name for metric in metrics if metric.space not in (LPIPS, INCEPTION)]
-    path, _ = located(ALEXNET, given, f"metrics=[{','.join(others) or 'fd_probe'}] works without them")
+    path, _ = located(ALEXNET, given, f"metrics=[{','.join(others) or 'fd_probe'}]{' probe=RUN' * (not others)} works without them")
     from facegen.metrics.lpips import LPIPS as Network
 
     return Network(path, device)

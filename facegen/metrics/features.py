@@ -9,9 +9,8 @@ killed goes on where it was, and another metric over the same images needs no ne
 from __future__ import annotations
 
 import io
+import shutil
 import sys
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +23,12 @@ from torch import Tensor
 from facegen.errors import UserError
 from facegen.images import write_whole
 from facegen.metrics.frechet import Moments
-from facegen.metrics.protocol import digest
+from facegen.metrics.protocol import digest, software
 from facegen.ranks import wait_for_all
 
 CHUNK = 256  # images between two files
-FORMAT = 1
+FORMAT = 2
+LABEL = "label"
 
 Outputs = dict[str, np.ndarray]
 Identity = Mapping[str, object]
@@ -87,7 +87,8 @@ class Kept:
     @staticmethod
     def of(home: Path, source: Source, extractor: Extractor) -> Kept:
         """Where the outputs of `extractor` for `source` lie under `home`."""
-        return Kept(home / digest(FORMAT, CHUNK, source.identity, extractor.identity), source.count)
+        made_by = (software(), str(getattr(extractor, "device", "cpu")))
+        return Kept(home / digest(FORMAT, CHUNK, source.identity, extractor.identity, made_by), source.count)
 
     def path(self, chunk: int) -> Path:
         return self.folder / f"{chunk:06d}.npz"
@@ -102,16 +103,22 @@ class Kept:
             return None
         try:
             with np.load(path, allow_pickle=False) as file:
-                outputs = {name: file[name][:wanted] for name in file.files}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+                if str(file[LABEL]) != self._label(chunk):
+                    raise ValueError("of another place")
+                outputs = {name: file[name][:wanted] for name in file.files if name != LABEL}
+        except Exception:  # a file in the wrong place, of the wrong kind or with flipped bits can fail in any way
             print(f"{path} is damaged: made again", file=sys.stderr)
-            path.unlink(missing_ok=True)
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             return None
         return outputs if outputs and all(len(rows) == wanted for rows in outputs.values()) else None
 
+    def _label(self, chunk: int) -> str:
+        """What a file says of itself: one that was put in another's place is no answer."""
+        return f"{self.folder.name}/{chunk}"
+
     def write(self, chunk: int, outputs: Outputs) -> None:
         buffer = io.BytesIO()
-        np.savez(buffer, **outputs)  # pyright: ignore[reportArgumentType] (its stub takes the names for options)
+        np.savez(buffer, **outputs, **{LABEL: np.array(self._label(chunk))})  # pyright: ignore[reportArgumentType] (its stub takes the names for options)
         write_whole(self.path(chunk), buffer.getvalue())
 
 
@@ -187,10 +194,18 @@ def _extract(source: Source, chunks: Sequence[int], kept: int, extractors: Mappi
             want = len(chunk_numbers(waiting[0], source.count))
             part = torch.from_numpy(images[start : start + want - have])
             for name, extractor in extractors.items():
-                said[name].append(extractor(part))
+                said[name].append(_finite(extractor(part), name))
             have, start = have + len(part), start + len(part)
             if have == want:
                 for name, store in stores.items():
                     store.write(waiting[0], {key: np.concatenate([one[key] for one in said[name]]) for key in said[name][0]})
                 said, have = {name: [] for name in extractors}, 0
                 waiting.pop(0)
+
+
+def _finite(outputs: Outputs, name: str) -> Outputs:
+    if not all(np.isfinite(rows).all() for rows in outputs.values()):
+        raise UserError(
+            f"the {name} network gives NaN: its weights are spoilt; give another {name}{'=' if name == 'probe' else '_weights='}"
+        )
+    return outputs

@@ -6,7 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from facegen.seeding import mix
+
 BLOCK = 512  # rows of the kernel matrix at a time
+GROUPS, LEAST = 10, 10  # parts that a standard error is made of, and images in each at least
 
 
 def kid(fake: np.ndarray, real: np.ndarray, *, subsets: int = 100, subset_size: int = 1000, seed: int = 2020) -> tuple[float, float]:
@@ -27,6 +30,23 @@ def kid(fake: np.ndarray, real: np.ndarray, *, subsets: int = 100, subset_size: 
         every = torch.ones(subset_size, 1, dtype=torch.float64)
         values = torch.cat([_mmd(_double(fake[i]), _double(real[j]), every, every) for i, j in drawn])
     return float(values.mean()), float(values.std(correction=0))
+
+
+def standard_error(fake: np.ndarray, real: np.ndarray, seed: int) -> float | None:
+    """Standard error of the squared MMD of `fake` (N,D) and `real` (M,D): from `GROUPS` parts of both that share no image.
+
+    It is that of the parts' mean, and so a little more than the one of all images together; None for parts of fewer than `LEAST`.
+    """
+    size = min(len(fake), len(real)) // GROUPS
+    if size < LEAST:
+        return None
+    parts = []
+    for name, rows in (("fake", fake), ("real", real)):
+        order = np.random.default_rng(mix(seed, "groups", name)).permutation(len(rows))
+        parts.append([rows[np.sort(order[i * size : (i + 1) * size])] for i in range(GROUPS)])
+    every = torch.ones(size, 1, dtype=torch.float64)
+    values = torch.cat([_mmd(_double(x), _double(y), every, every) for x, y in zip(*parts, strict=True)])
+    return float(values.std(correction=1)) / GROUPS**0.5
 
 
 def _double(rows: np.ndarray) -> Tensor:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from facegen.errors import UserError
 from facegen.metrics import manifold, paired, scores
 from facegen.metrics.features import Collected, Identity
 from facegen.metrics.frechet import bootstrap, extrapolated, frechet_distance
-from facegen.metrics.kernel import kid
+from facegen.metrics.kernel import kid, standard_error
 from facegen.metrics.names import INCEPTION, Metric
 from facegen.metrics.neighbours import Neighbours
 from facegen.metrics.protocol import Number
@@ -74,7 +75,12 @@ class Measurement:
 
     def number(self, metric: Metric) -> Number:
         """The number of `metric`, under the name that says its features and the count."""
-        value, parts, options = KINDS[metric.kind](self, metric.space or INCEPTION)
+        try:
+            value, parts, options = KINDS[metric.kind](self, metric.space or INCEPTION)
+        except (ValueError, np.linalg.LinAlgError) as error:
+            raise UserError(
+                f"{metric.name} cannot be measured of these features: {error}; look at the images, or give another probe="
+            ) from error
         return Number(
             metric.name,
             metric.written(self.fake.count, self.foreign),
@@ -121,14 +127,16 @@ def _frechet(sets: Measurement, space: str) -> Told:
 def _inception_score(sets: Measurement, space: str) -> Told:
     splits = sets.options.splits
     value, deviation = scores.inception_score(sets.fake.rows(space, "logits"), splits)
-    return value, {"deviation": deviation}, {"definition": "Salimans et al. 2016", "splits": splits, "order": "global index"}
+    parts = {"deviation": deviation / math.sqrt(splits), "more": {"split_deviation": deviation}}
+    return value, parts, {"definition": "Salimans et al. 2016", "splits": splits, "order": "global index"}
 
 
 def _kid(sets: Measurement, space: str) -> Told:
     subsets, size = sets.options.kid_subsets, sets.options.kid_subset_size
     value, deviation = kid(*sets.rows(space), subsets=subsets, subset_size=size, seed=KID_SEED)
     kernel = "polynomial of degree 3, unbiased (Binkowski et al. 2018)"
-    return value, {"deviation": deviation}, {"definition": kernel, "subsets": subsets, "subset_size": size, "seed": KID_SEED}
+    parts = {"deviation": standard_error(*sets.rows(space), seed=KID_SEED), "more": {"subset_deviation": deviation}}
+    return value, parts, {"definition": kernel, "subsets": subsets, "subset_size": size, "seed": KID_SEED}
 
 
 def _mifid(sets: Measurement, space: str) -> Told:
@@ -158,7 +166,8 @@ def _naeem(place: int) -> Callable[[Measurement, str], Told]:
 
 def _neighbours(sets: Measurement, space: str) -> Told:
     found = sets.neighbours_in(space)
-    definition = "median distance to the nearest training image over that of held-out images"
+    over = " over that of held-out images" if found.features.ratio is not None else ""
+    definition = f"median distance to the nearest of the training images{over}"
     return found.ratio, {"more": found.summary()}, {"definition": definition, **found.compared}
 
 

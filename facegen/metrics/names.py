@@ -90,33 +90,49 @@ def chosen(names: Sequence[str]) -> list[Metric]:
     return list(dict.fromkeys(metrics))
 
 
-def too_few(metrics: Sequence[Metric], options: dict[str, int], fake: int, real: int, real_name: str) -> list[str]:
-    """The problems of sets of `fake` and `real` images for the metrics asked for, a line each; `real_name` says what the real set is."""
+def too_few(
+    metrics: Sequence[Metric], options: dict[str, int], fake: int, real: int, of_folder: bool, real_n: int | None = None
+) -> list[str]:
+    """The problems of sets of `fake` and `real` images for the metrics asked for, a line each.
+
+    `of_folder`: the generated images are those of a folder; `real_n` is how many real ones were asked for.
+    """
+    more_fake = "give a folder of more images" if of_folder else "type a higher n="
+    more_real = "type a higher real_n=" if real_n else "give more real images"
     lines = []
     for metric in metrics:
-        least, way_out = _least(metric, options)
+        least, lower = _least(metric, options)
         if fake < least:
-            lines.append(f"{metric.name} needs at least {least:,} generated images; got {fake:,}; type {way_out}")
+            lines.append(f"{metric.name} needs at least {least:,} generated images; got {fake:,}; {lower or more_fake}")
         if real < least and not metric.of_fake:
-            lines.append(f"{metric.name} needs at least {least:,} real images; {real_name} has {real:,}; type {way_out}")
+            lines.append(f"{metric.name} needs at least {least:,} real images; got {real:,}; {lower or more_real}")
     return lines
 
 
+SMALLEST = {"ssim": 11, "lpips": 31, "lpips_diversity": 31}  # pixels of the window, and what AlexNet's pooling leaves something of
+
+
+def too_small(metrics: Sequence[Metric], resolution: int) -> list[str]:
+    """The problems of images of so many pixels for the metrics asked for, a line each."""
+    small = [metric.name for metric in metrics if resolution < SMALLEST.get(metric.kind, 1)]
+    return [f"{name} needs images of at least {SMALLEST[METRICS[name].kind]} px; got {resolution}; leave {name} out" for name in small]
+
+
 def _least(metric: Metric, options: dict[str, int]) -> tuple[int, str]:
-    """How many images of each set a metric needs, and what to type where there are fewer."""
+    """How many images of each set a metric needs, and the option that lowers it, where there is one."""
     match metric.kind:
         case "kid":
-            return options["kid_subset_size"], "a lower kid_subset_size="
+            return options["kid_subset_size"], "type a lower kid_subset_size="
         case "inception_score":
-            return options["splits"], "a lower splits="
+            return options["splits"], "type a lower splits="
         case "precision" | "recall":
-            return options["k"] + 1, "a lower k="
+            return options["k"] + 1, "type a lower k="
         case "density" | "coverage":
-            return options["density_k"] + 1, "a lower density_k="
+            return options["density_k"] + 1, "type a lower density_k="
         case "frechet" | "lpips_diversity":
-            return 2, "a higher n="
+            return 2, ""
         case _:
-            return 1, "a higher n="
+            return 1, ""
 
 
 def needs_weights(metrics: Iterable[Metric], space: str) -> list[str]:

@@ -77,10 +77,18 @@ def save(path: Path, subject: Mapping[str, Any], common: Mapping[str, Any], numb
     record = {"subject": dict(subject), "protocol": dict(common), "metrics": {number.name: number.entry(common) for number in numbers}}
     record = json.loads(json.dumps(record))  # as it will be read: tuples are lists
     if path.exists() and (there := _there(path)) and all(there.get(key) == record[key] for key in ("subject", "protocol")):
-        record["metrics"] = {**there["metrics"], **record["metrics"]}
+        record["metrics"] = {
+            **there["metrics"],
+            **{name: _added(there["metrics"].get(name), new) for name, new in record["metrics"].items()},
+        }
     with replacing(path) as file:
         file.write((json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
     return record
+
+
+def _added(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
+    """A number measured again: what was measured with it before, such as its interval, is kept."""
+    return {**old, **new} if old and old.get("protocol_hash") == new["protocol_hash"] else new
 
 
 def _there(path: Path) -> dict[str, Any] | None:
@@ -92,28 +100,45 @@ def _there(path: Path) -> dict[str, Any] | None:
 
 def load(path: Path) -> dict[str, Any]:
     """The evaluation in `path`. Raises UserError where it is none."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a file; give a file that evaluate.py wrote")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        entries = record["metrics"].values()
-        if not all(math.isfinite(entry["value"]) and entry["metric"] and isinstance(entry["protocol"], dict) for entry in entries):
-            raise ValueError("a number without its protocol")
         if not (isinstance(record["protocol"], dict) and isinstance(record["subject"], dict)):
             raise ValueError("no protocol")
+        for name, entry in record["metrics"].items():
+            _check(name, entry, record["protocol"])
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); give a file that evaluate.py wrote") from error
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
         raise UserError(f"{path} is not an evaluation ({error}); give a file that evaluate.py wrote") from error
     return record
 
 
+def _check(name: str, entry: dict[str, Any], common: Mapping[str, Any]) -> None:
+    """Raises ValueError where an entry is no number with its protocol, or its protocol is not the one that was hashed."""
+    for key in ("value", "deviation"):
+        if key in entry and (not isinstance(entry[key], int | float) or isinstance(entry[key], bool) or not math.isfinite(entry[key])):
+            raise ValueError(f"{key} of {name} is no number")
+    if not isinstance(entry["metric"], str) or "value" not in entry:
+        raise ValueError(f"{name} is no number")
+    own = entry["protocol"]
+    if digest(entry["metric"], whole_protocol(common, own, bool(entry.get("of_fake")))) != entry["protocol_hash"]:
+        raise ValueError(f"the protocol of {name} is not the one that its hash was made of")
+
+
 def first_difference(a: Mapping[str, Any], b: Mapping[str, Any], metric: str, ignored: frozenset[str] = frozenset()) -> str | None:
     """The first field in which the protocols of `metric` in evaluations `a` and `b` differ, with both values; None if they agree."""
-    flat = [dict(_flat(_protocol_of(record, metric))) for record in (a, b)]
+    flat = [fields(record, metric) for record in (a, b)]
     for key in {**flat[0], **flat[1]}:
-        values = [fields.get(key, UNSET) for fields in flat]
+        values = [found.get(key, UNSET) for found in flat]
         if values[0] != values[1] and key not in ignored:
-            return f"{key}: {values[0]} and {values[1]}"
+            return f"{key}: {_printable(values[0])} and {_printable(values[1])}"
     return None
+
+
+def _printable(value: object) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in str(value))
 
 
 def by_metric(record: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -121,9 +146,10 @@ def by_metric(record: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]
     return {entry["metric"]: (name, entry) for name, entry in record["metrics"].items()}
 
 
-def _protocol_of(record: Mapping[str, Any], metric: str) -> dict[str, Any]:
+def fields(record: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    """All that `metric` in an evaluation depends on, by dotted names."""
     _, entry = by_metric(record)[metric]
-    return whole_protocol(record["protocol"], entry["protocol"], bool(entry.get("of_fake")))
+    return dict(_flat(whole_protocol(record["protocol"], entry["protocol"], bool(entry.get("of_fake")))))
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

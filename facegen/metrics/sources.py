@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from facegen.data.decode import BadImage, Picture, decode
+from facegen.data.decode import DECODING, BadImage, Picture, decode
 from facegen.data.records import is_image, list_files
 from facegen.errors import UserError
 from facegen.progress import progress
@@ -43,6 +43,8 @@ class FolderImages:
         """The side and the channels that all images share, from their headers; one colour image makes 3 channels."""
         first, channels = None, 1
         for name in self.names:
+            if not (self.folder / name).is_file():  # a pipe would be waited for
+                raise self._bad(name, "is no file")
             try:
                 with Image.open(self.folder / name) as image:
                     size, mode = image.size, image.mode
@@ -71,7 +73,8 @@ class FolderImages:
                 digest.update(f"{name}\0{len(data)}\0".encode("utf-8", "surrogateescape"))
                 digest.update(data)
             self._sha256 = digest.hexdigest()
-        return {"source": "folder", "sha256": self._sha256, "count": self.count, "resolution": self.resolution, "channels": self.channels}
+        shape = {"count": self.count, "resolution": self.resolution, "channels": self.channels}
+        return {"source": "folder", "sha256": self._sha256, **shape, "decoding": DECODING}
 
     def pixels(self, places: np.ndarray | slice = ALL) -> np.ndarray:
         """The images (N,C,H,W) uint8 at `places` (N,), by default all at once."""
@@ -103,16 +106,20 @@ def _resize() -> str:
 
 
 class DataImages:
-    """The images of one split of a prepared data module, unmirrored: `train`, `held_out` or `all`; the first `limit` of them, or all."""
+    """The images of one split of a prepared data module, unmirrored: `train`, `held_out` or `all`; the first `limit` of them, or all.
 
-    def __init__(self, data: Any, split: str, limit: int | None = None) -> None:
+    `options` are those of the data module that its images depend on, for the protocol.
+    """
+
+    def __init__(self, data: Any, split: str, limit: int | None = None, options: Mapping[str, object] | None = None) -> None:
         self._data = data
         self.numbers = data.numbers(split)[:limit]
         self.count, self.title = len(self.numbers), "real images"
         self.resolution, self.channels = data.resolution, data.channels
         facts = {key: data.facts()[key] for key in ("name", "fingerprint", "resolution", "channels", "crop", "filter")}
         which = hashlib.sha256(self.numbers.astype("<i8").tobytes()).hexdigest()[:16]
-        self.identity: dict[str, object] = {"source": "data", **facts, "split": split, "numbers": which, "count": self.count}
+        self.identity: dict[str, object] = {"source": "data", **facts, **(options or {}), "decoding": DECODING}
+        self.identity |= {"split": split, "numbers": which, "count": self.count}
 
     def pixels(self, places: np.ndarray | slice = ALL) -> np.ndarray:
         """The images (N,C,H,W) uint8 at `places` (N,), by default all at once."""
