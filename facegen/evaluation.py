@@ -167,7 +167,8 @@ class _Job:
         if not ranks.is_first():
             return
         result.files.append(candidate.out / f"{stem}.json")
-        record = save(result.files[-1], candidate.subject, common, numbers)
+        subject = {**candidate.subject, "against": self.reference.name if self.reference else None}
+        record = save(result.files[-1], subject, common, numbers)
         asked = {number.name: record["metrics"][number.name] for number in numbers}
         result.records.append({**record, "metrics": asked})
         _note(candidate, common, numbers)

@@ -48,6 +48,12 @@ class Reference:
         )
 
     @property
+    def name(self) -> str:
+        """What the real images are called in a file: the folder, or the data set and its split."""
+        source = self.source
+        return source.folder.resolve().name if isinstance(source, FolderImages) else f"{source.identity['name']} {source.identity['split']}"
+
+    @property
     def training_names(self) -> Sequence[object]:
         """What the training images are called: their numbers in the data set, or the names of their files."""
         return self._train.names if isinstance(self._train, FolderImages) else self._train.numbers.tolist()
