@@ -233,8 +233,8 @@ def test_noise_and_a_model_hardly_trained_are_farther_than_other_faces(home: Pat
 
 
 def test_a_sweep_measures_one_checkpoint_by_several_samplers(home: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "evaluate.py"), "-m", f"ckpt={home / 'run'}", "sampler.steps=2,3", f"out={tmp_path}", f"cache_dir={tmp_path}"]
-    options = [f"probe={home / 'probe'}", "metrics=[fd_probe]", "n=20", "bootstrap=0", "infinity=false"]
+    command = [sys.executable, str(ROOT / "evaluate.py"), "-m", f"ckpt={home / 'run'}", "sampler.steps=2,3", f"out={tmp_path}"]
+    options = [f"probe={home / 'probe'}", f"cache_dir={tmp_path}", "metrics=[fd_probe]", "n=20", "bootstrap=0", "infinity=false"]
     done = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     a, b = (json.loads(path.read_text()) for path in sorted(tmp_path.glob("*.json")))
