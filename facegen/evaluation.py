@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from facegen import images, ranks
-from facegen.checkpoint import latest
 from facegen.data.cache import cache_home
 from facegen.errors import UserError
 from facegen.figures.neighbours import save_neighbours
@@ -55,7 +54,7 @@ def evaluate_job(request: Request, load: Load, load_probe: Callable[..., Any], b
     metrics, options = request.chosen, Options(**request.options)
     weights = {"probe": request.probe, "inception_weights": request.inception_weights, "lpips_weights": request.lpips_weights}
     extractors = Extractors(metrics, device_of(request.device), load_probe, pixels=request.images, **weights)
-    loaded = [load(path, request.ema) for path in [str(latest(ckpt)) for ckpt in request.checkpoints]]
+    loaded = [load(ckpt, request.ema) for ckpt in request.checkpoints]
     candidates = [_drawn(one, request, build) for one in loaded] or [_given(folder, request) for folder in request.folders]
     home = cache_home(request.cache_dir) / "features"
     reference = None

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from facegen import schema
 from facegen.cli import CONF, one_device_a_job
 from facegen.conflicts import conflicts
-from facegen.errors import UserError, nearest
+from facegen.errors import UserError
 from facegen.gpu import no_gpu
 from facegen.ranks import is_first
 
@@ -48,7 +48,7 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     Raises UserError with one line for each problem.
     """
     config = _plain(cfg)
-    problems = _unknown(config, (*GROUPS, "seed", "run_dir"))
+    problems = schema.unknown(config, (*GROUPS, "seed", "run_dir"))
     problems += [_unchosen(group) for group in GROUPS if config.get(group) is None]
     problems += [line for group in GROUPS if config.get(group) is not None for line in schema.check_value(config, group, Any, group)]
     problems += schema.check_value(config, "seed", schema.types.NonNegativeInt, "seed")
@@ -66,11 +66,6 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
-
-
-def _unknown(config: dict[str, Any], known: Collection[str]) -> list[str]:
-    """A dotted key makes its group where there is none: told apart here."""
-    return [f"{key} is not a setting{nearest(key, known)}; allowed: {', '.join(known)}" for key in config if key not in known]
 
 
 def _unchosen(group: str) -> str:
@@ -149,7 +144,7 @@ def sample(cfg: DictConfig) -> SampleResult:
     }
     wanted = {**options, "ckpt": str, "ema": str | None}
     config["ema"] = None if config["ema"] is None else str(config["ema"])  # a half-life is read as a number
-    problems = _unknown(config, [*wanted, "sampler"])
+    problems = schema.unknown(config, [*wanted, "sampler"])
     problems += [line for key, kind in wanted.items() for line in schema.check_value(config, key, kind, key)]
     if "_target_" in (config.get("sampler") or {}):
         problems += schema.check(config["sampler"], "sampler")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from facegen import schema
-from facegen.errors import UserError, nearest
+from facegen.errors import UserError
 from facegen.metrics.names import METRICS, Metric, checked, unknown
 from facegen.types import NonNegativeFloat, NonNegativeInt, PositiveInt
 
@@ -75,8 +75,7 @@ def request_of(config: dict[str, Any]) -> Request:
     wanted = {name: kind for name, kind in wanted.items() if name not in GROUPS}
     wanted |= {name: kind for name, (kind, _) in schema.signature(OPTIONS).items()}
     config = {**config, "metrics": _as_list(config.get("metrics")), "ema": None if config.get("ema") is None else str(config["ema"])}
-    known = [*wanted, *GROUPS]
-    problems = [f"{key} is not a setting{nearest(key, known)}; allowed: {', '.join(known)}" for key in config if key not in known]
+    problems = schema.unknown(config, [*wanted, *GROUPS])
     problems += [line for key, kind in wanted.items() for line in schema.check_value(config, key, kind, key)]
     for group in GROUPS:
         config[group] = config.get(group) or {}

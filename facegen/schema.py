@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import typing
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,11 @@ def _evaluate(node: ast.expr | None, scope: dict[str, Any]) -> Any:
         return eval(compile(ast.Expression(node), "<annotation>", "eval"), dict(scope))
     except (NameError, AttributeError, TypeError, ValueError):
         return Any
+
+
+def unknown(config: dict[str, Any], known: Collection[str]) -> list[str]:
+    """The problems of top-level keys of `config` that are none of `known`: a dotted key makes its group where there is none."""
+    return [f"{key} is not a setting{nearest(key, known)}; allowed: {', '.join(known)}" for key in config if key not in known]
 
 
 def check(node: dict[str, Any], path: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +67,17 @@ class FolderImages:
     @property
     def identity(self) -> dict[str, object]:
         """The names and bytes of the files, as one SHA-256."""
-        if not hasattr(self, "_sha256"):
-            digest = hashlib.sha256()
-            for name in self.names:
-                data = (self.folder / name).read_bytes()
-                digest.update(f"{name}\0{len(data)}\0".encode("utf-8", "surrogateescape"))
-                digest.update(data)
-            self._sha256 = digest.hexdigest()
         shape = {"count": self.count, "resolution": self.resolution, "channels": self.channels}
         return {"source": "folder", "sha256": self._sha256, **shape, "decoding": DECODING}
+
+    @cached_property
+    def _sha256(self) -> str:
+        digest = hashlib.sha256()
+        for name in self.names:
+            data = (self.folder / name).read_bytes()
+            digest.update(f"{name}\0{len(data)}\0".encode("utf-8", "surrogateescape"))
+            digest.update(data)
+        return digest.hexdigest()
 
     def pixels(self, places: np.ndarray | slice = ALL) -> np.ndarray:
         """The images (N,C,H,W) uint8 at `places` (N,), by default all at once."""
