@@ -25,6 +25,7 @@ PATHS = (
     "probe",
     "inception_weights",
     "lpips_weights",
+    "autoguidance",
     "out",
     "run_dir",
     "cache_dir",

@@ -69,19 +69,21 @@ def _time(config: dict[str, Any]) -> list[str]:
 
 def _data(config: dict[str, Any]) -> list[str]:
     """What can be said of the data without opening it: the crop, labels where they are needed, and whether the folder holds anything."""
-    from facegen.data.decode import Picture
-    from facegen.data.readers import READERS
+    from facegen.data.checks import CHECKS
 
-    data = config["data"]
-    kind = READERS.get(data["_target_"].rpartition(".")[2])
-    if kind is None:  # drawn, not read
+    data = dict(config["data"])
+    kind = CHECKS.get(data.pop("_target_").rpartition(".")[2])
+    if kind is None:  # no data module
         return []
 
     def check() -> None:
-        reader = kind(Picture(data["resolution"], data["channels"], data["crop"]))
-        if schema.facts_asked(config["model"]) and not reader.condition_names:
-            raise schema.unlabelled(config["model"], reader.unlabelled(data["root"]))
-        reader.located(data["root"])
+        from facegen.data.columns import balanced_by, choose
+
+        known = kind(**data)
+        if schema.facts_asked(config["model"]) and not known.columns.names:
+            raise schema.unlabelled(config["model"], known.unlabelled)
+        balanced_by(choose(known.columns, data["attributes"], known.unlabelled), data["balance"], known.unlabelled)
+        known.look()
 
     return _raised(check)
 

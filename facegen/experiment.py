@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from facegen.training import TrainResult
 
 GROUPS = ("model", "data", "scheduler", "sampler", "optimizer", "trainer", "logger", "ema", "preview", "monitor", "checkpoint")
+ASKED = "facegen.guiding.Asked"
 # What may differ when a run continues: it changes how far or where, not what is computed.
 FREE = (
     "run_dir",
@@ -142,8 +143,10 @@ def sample(cfg: DictConfig) -> SampleResult:
         for name, (wanted, _) in schema.signature("facegen.sampling.sample_job").items()
         if name in config and name != "sampler"
     }
-    wanted = {**options, "ckpt": str, "ema": str | None}
-    config["ema"] = None if config["ema"] is None else str(config["ema"])  # a half-life is read as a number
+    asked = {name: kind for name, (kind, _) in schema.signature(ASKED).items()}
+    wanted = {**options, **asked, "ckpt": str, "ema": str | None}
+    for key in ("ema", "autoguidance_ema"):  # a half-life is read as a number
+        config[key] = None if config.get(key) is None else str(config[key])
     problems = schema.unknown(config, [*wanted, "sampler"])
     problems += [line for key, kind in wanted.items() for line in schema.check_value(config, key, kind, key)]
     if "_target_" in (config.get("sampler") or {}):
@@ -157,9 +160,11 @@ def sample(cfg: DictConfig) -> SampleResult:
 
     loaded = load(config["ckpt"], config["ema"])
     sampler = build(sampler_of(loaded, config.get("sampler")))
+    from facegen.guiding import Asked, direct
     from facegen.sampling import sample_job
 
-    return sample_job(loaded, sampler, **{key: config[key] for key in options})
+    direction = direct(loaded, Asked(**{key: config[key] for key in asked}), load)
+    return sample_job(loaded, sampler, direction, **{key: config[key] for key in options})
 
 
 def evaluate(cfg: DictConfig) -> EvaluationResult:

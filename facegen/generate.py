@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from facegen.codecs import Codec
 from facegen.diffusion.denoiser import CleanImage, Clipped
+from facegen.diffusion.guidance import Guidance, Guided, Tellable, Told
 from facegen.diffusion.sampler import Sampler, Watch
 from facegen.errors import UserError
 from facegen.images import to_uint8
@@ -35,28 +36,33 @@ class Between:
 Seed = int | Between
 AnySeed = TypeVar("AnySeed", bound=Seed)
 Stream = Callable[[], Tensor]
+UNGUIDED = Guidance()
 
 
 def generate(
-    denoiser: CleanImage,
+    denoiser: Tellable | CleanImage,
     codec: Codec,
     sampler: Sampler,
     seeds: Sequence[AnySeed],
     *,
     batch_size: int = 64,
+    told: Told | None = None,
+    guidance: Guidance = UNGUIDED,
     clip: bool = True,
     autocast: torch.dtype | None = None,
     watch: Watch | None = None,
 ) -> Iterator[tuple[list[AnySeed], Tensor]]:
     """Draws an image for each of `seeds`: yields them some at a time with their images (B,C,H,W), uint8 on the CPU.
 
-    An image depends on the model, the sampler and its own seed, not on the other seeds, their order or `batch_size`: its noise comes
-    from a generator of its own on the CPU, and the network always sees groups of one fixed size, because matrix products of another
-    size round otherwise. It is the same bit for bit on one machine at one number of threads; another kind of device, or number of
-    threads, may round a pixel to its neighbour.
+    An image depends on the model, the sampler, the guidance, its own seed and what is told for it, not on the other seeds, their order or
+    `batch_size`: its noise comes from a generator of its own on the CPU, and the network always sees groups of one fixed size, because
+    matrix products of another size round otherwise. It is the same bit for bit on one machine at one number of threads; another kind of
+    device, or number of threads, may round a pixel to its neighbour.
 
     Args:
         batch_size: how many are walked together and yielded at a time, rounded up to whole groups.
+        told: what is asked for, for as many images as there are seeds; None for a model that cannot be told anything.
+        guidance: how strongly it is asked for, and by which model.
         clip: keep every estimate of the clean image within the codec's limit, where it has one.
         autocast: run the network in this lower precision.
         watch: sees each step of each batch, as `Sampler` says.
@@ -65,11 +71,17 @@ def generate(
     """
     device = _device(denoiser)
     group = _group(codec.shape, device)
-    walker = _Grouped(Clipped(denoiser, codec.limit) if clip and codec.limit else denoiser, group)
+    grouped = _Grouped(denoiser, group)
+    guidance = replace(guidance, weak=guidance.weak and _Grouped(guidance.weak, group))
+    levels = denoiser.schedule.level(sampler.times(denoiser.schedule))
     precision = torch.autocast(device.type, autocast) if autocast else contextlib.nullcontext()
     together = math.ceil(batch_size / group) * group
     for start in range(0, len(seeds), together):
         chosen = seeds[start : start + together]
+        here = None if told is None else told[start : start + together].to(device)
+        walker: CleanImage = Guided(grouped, here, guidance, levels)
+        if clip and codec.limit:
+            walker = Clipped(walker, codec.limit)
         with torch.no_grad(), _evaluating(denoiser), precision:
             draw = _draws(chosen, codec.shape, device)
             x = sampler(walker, draw() * denoiser.schedule.prior_std(), draw, watch)
@@ -77,6 +89,18 @@ def generate(
         if not torch.isfinite(images).all():
             raise UserError("the model draws NaN: its weights are spoilt; sample an earlier checkpoint with ckpt=FILE")
         yield list(chosen), to_uint8(images)
+
+
+class Usual(Protocol):
+    """A model that knows what the images of seeds are told where nobody asks for anything."""
+
+    def usual_conditions(self, seeds: Sequence[int]) -> Tensor | None: ...
+
+
+def usually_told(model: Usual, seeds: Sequence[int]) -> Told | None:
+    """What `model` is told where nobody asks for anything; None for one that cannot be told."""
+    usual = model.usual_conditions(seeds)
+    return None if usual is None else Told.plainly(usual)
 
 
 def _draws(seeds: Sequence[Seed], shape: tuple[int, ...], device: torch.device) -> Stream:
@@ -123,21 +147,22 @@ def in_groups(function: Callable[..., Tensor], size: int, *tensors: Tensor) -> T
 class _Grouped:
     """A denoiser that is asked for `size` images at a time."""
 
-    def __init__(self, denoiser: CleanImage, size: int) -> None:
+    def __init__(self, denoiser: Tellable | CleanImage, size: int) -> None:
         self.denoiser, self.size, self.schedule = denoiser, size, denoiser.schedule
 
-    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
-        return in_groups(self.denoiser, self.size, x_t, t)
+    def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        told = [] if condition is None else [condition]
+        return in_groups(self.denoiser, self.size, x_t, t, *told)
 
 
-def _device(denoiser: CleanImage) -> torch.device:
+def _device(denoiser: object) -> torch.device:
     """Where the denoiser's weights are; the CPU for one that has none."""
     weights = denoiser.parameters() if isinstance(denoiser, nn.Module) else iter(())
     return next((weight.device for weight in weights), torch.device("cpu"))
 
 
 @contextlib.contextmanager
-def _evaluating(denoiser: CleanImage) -> Iterator[None]:
+def _evaluating(denoiser: object) -> Iterator[None]:
     """The denoiser in evaluation mode; afterwards each of its modules is again in the mode it was in."""
     training = [module for module in denoiser.modules() if module.training] if isinstance(denoiser, nn.Module) else []
     try:

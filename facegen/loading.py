@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
 
 import facegen
 from facegen import checkpoint, schema
@@ -16,25 +17,29 @@ from facegen.codecs import Codec
 from facegen.conflicts import beyond_the_schedule
 from facegen.diffusion.denoiser import Denoiser
 from facegen.errors import UserError
+from facegen.families.labels import Labels
 from facegen.networks.probe import Classifier
 from facegen.studio import sha256
-from facegen.types import PositiveInt
+from facegen.types import NonNegativeInt, PositiveInt
 
 Build = Callable[..., Any]
 FACTS: dict[str, Any] = {
     "condition_names": list[str],
     "condition_groups": dict[str, list[str]],
+    "condition_examples": list[list[NonNegativeInt]],
     "resolution": PositiveInt,
     "channels": Literal[1, 3],
     "fingerprint": str,
 }
+OF_PROBE = ("condition_names", "condition_groups", "resolution", "channels", "fingerprint")
 
 
 @dataclass
 class Loaded:
     """A model ready to draw: its denoiser with averaged weights, its codec, and where it comes from.
 
-    `provenance` is what is written beside every picture; `checkpoints` are those of the same run, oldest first.
+    `labels` and `examples` (N,K) are what it can be told and what it was told in training, where it can be told anything. `provenance` is
+    what is written beside every picture; `checkpoints` are those of the same run, oldest first.
     """
 
     path: Path
@@ -44,6 +49,8 @@ class Loaded:
     provenance: dict[str, str]
     build: Build
     ema: str | None
+    labels: Labels | None = None
+    examples: Tensor | None = None
 
     @property
     def run_dir(self) -> Path | None:
@@ -96,7 +103,8 @@ def load(ckpt: str | Path, build: Build, ema: str | None = None) -> Loaded:
         "ema": restored.ema,
         "data": str(head.data.get("fingerprint", "")),
     }
-    return Loaded(path, head.config, model.denoiser, model.codec, provenance, build, ema)
+    told = getattr(model, "labels", None), getattr(model, "examples", None)
+    return Loaded(path, head.config, model.denoiser, model.codec, provenance, build, ema, *told)
 
 
 def load_probe(ckpt: str | Path, build: Build, ema: str | None = None) -> LoadedProbe:
@@ -109,7 +117,7 @@ def load_probe(ckpt: str | Path, build: Build, ema: str | None = None) -> Loaded
     path = checkpoint.latest(best if ckpt and best.is_file() else ckpt, "probe")
     restored = _restore(path, build, ema, family="probe")
     head = restored.header
-    data = {**head.data, **_facts(head, FACTS, path)}
+    data = {**head.data, **_facts(head, OF_PROBE, path)}
     return LoadedProbe(path, sha256(path), head.config, data, restored.model.classifier, restored.ema, restored.step)
 
 
@@ -128,6 +136,7 @@ def _restore(path: Path, build: Build, ema: str | None, family: str | None = Non
     stored = checkpoint.read(path)
     head = checkpoint.header(stored, path, expect_family=family)
     checkpoint.check_targets(head.config, schema.TARGETS)
+    head = replace(head, config=schema.modernised(head.config))
     problems = list(schema.check(head.config.get("model", {}), "model"))
     if problems:
         raise UserError(*(f"{path}: {line}" for line in problems))

@@ -21,8 +21,9 @@ Build = Callable[..., Any]
 
 
 class Reference:
-    """The real side: one set of images, extracted once for every model that is measured against it.
+    """The real side: one set of images (`source`), extracted once for every model that is measured against it.
 
+    `held_out` are the images that no model was trained on, None where there are none.
     `mirrored`: the models were trained on mirrored images too, so a copy may be a mirrored one.
     """
 
@@ -30,20 +31,20 @@ class Reference:
         self.home, self.source = home, source
         self.mirrored = bool(data is not None and data.flip)
         self._train = source if data is None else DataImages(data, "train")
-        self._unseen = None if data is None or not data.num_val else DataImages(data, "held_out")
+        self.held_out = None if data is None or not data.num_val else DataImages(data, "held_out")
         self._collected: dict[tuple[int, tuple[str, ...]], Collected] = {}
 
     def collect(self, extractors: Mapping[str, Extractor]) -> Collected:
         """What `extractors` say of the real images."""
-        return self._of(self.source, extractors)
+        return self.of(self.source, extractors)
 
     def neighbours(self, pixels: np.ndarray, features: np.ndarray, space: str, extractor: Extractor) -> Neighbours:
         """The training images nearest to generated images (N,C,H,W) uint8 with features (N,D)."""
-        train, unseen = self._features(self._train, space, extractor), self._features(self._unseen, space, extractor)
-        unseen_pixels = pixels[:0] if self._unseen is None else self._unseen.pixels()
+        train, unseen = self._features(self._train, space, extractor), self._features(self.held_out, space, extractor)
+        unseen_pixels = pixels[:0] if self.held_out is None else self.held_out.pixels()
         return Neighbours(
             in_pixels(pixels, self._train.pixels(), unseen_pixels, self.mirrored),
-            in_features(features, train, features[:0] if self._unseen is None else unseen),
+            in_features(features, train, features[:0] if self.held_out is None else unseen),
             {"training_images": self._train.count, "held_out": len(unseen_pixels), "mirrored": self.mirrored},
         )
 
@@ -63,9 +64,10 @@ class Reference:
         return self._train.pixels(places)
 
     def _features(self, source: Source | None, space: str, extractor: Extractor) -> np.ndarray:
-        return np.empty((0, 1)) if source is None else self._of(source, {space: extractor}).rows(space)
+        return np.empty((0, 1)) if source is None else self.of(source, {space: extractor}).rows(space)
 
-    def _of(self, source: Source, extractors: Mapping[str, Extractor]) -> Collected:
+    def of(self, source: Source, extractors: Mapping[str, Extractor]) -> Collected:
+        """What `extractors` say of the images of `source`."""
         key = id(source), tuple(extractors)
         if key not in self._collected:
             self._collected[key] = collect(self.home, source, extractors, rank_and_world())
@@ -89,10 +91,11 @@ def data_of(asked: dict[str, Any], trained: list[tuple[Path, dict[str, Any]]]) -
     problems = [*schema.check(node, "data")]
     if problems:
         raise UserError(*problems)
-    return {**node, "batch_size": 1, "num_workers": 0}  # images are counted, not trained on
+    all_labels = {key: value for key, value in {"attributes": None, "balance": False}.items() if key in node}
+    return {**node, **all_labels, "batch_size": 1, "num_workers": 0}  # images are counted, not trained on
 
 
-FREE = ("_target_", "root", "cache_dir", "batch_size", "num_workers", "seed", "flip")
+FREE = ("_target_", "root", "cache_dir", "batch_size", "num_workers", "seed", "flip", "attributes", "balance")
 
 
 def open_reference(request: Request, home: Path, loaded: Sequence[Loaded], build: Build) -> Reference:

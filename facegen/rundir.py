@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from facegen import checkpoint
+from facegen import checkpoint, schema
 from facegen.durable import replacing, writing
 from facegen.errors import UserError
 
@@ -93,7 +93,7 @@ def _settle_config(run: RunDir, config: dict[str, Any], free: Collection[str]) -
     """Write config.yaml at first and when only `free` keys have changed; refuse any other change."""
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     if run.config.exists() and checkpoint.steps(run.path):  # a run that has no checkpoint yet has nothing to continue
-        old, new = _flat(_stored(run.config)), _flat(yaml.safe_load(text))
+        old, new = _flat(schema.modernised(_stored(run.config))), _flat(yaml.safe_load(text))
         changed = [key for key in {**old, **new} if old.get(key, _UNSET) != new.get(key, _UNSET)]
         fixed = [key for key in changed if not any(key == name or key.startswith(f"{name}.") for name in free)]
         if fixed:

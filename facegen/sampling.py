@@ -16,6 +16,7 @@ from facegen.errors import UserError
 from facegen.figures.compare import COLUMNS, previews, save_rows
 from facegen.figures.denoise import Film, evenly, save_animation, save_strip
 from facegen.generate import Between
+from facegen.guiding import Direction
 from facegen.seeding import mix
 from facegen.studio import Loaded, Studio, device_of, prepare
 from facegen.types import NonNegativeInt, PositiveInt
@@ -39,6 +40,7 @@ class SampleResult:
 def sample_job(
     loaded: Loaded,
     sampler: Sampler,
+    direction: Direction | None = None,
     *,
     n: PositiveInt = 64,
     seed: NonNegativeInt = 0,
@@ -59,7 +61,7 @@ def sample_job(
 
     Raises UserError where `out` cannot be written or holds images that were drawn otherwise.
     """
-    studio = Studio(loaded, sampler, batch_size, device_of(device))
+    studio = Studio(loaded, sampler, batch_size, device_of(device), direction or Direction())
     seeds = range(seed, seed + n)
     if (most := SHOWN.get(figure, n)) < n:
         print(f"figure={figure} shows the first {most} of n={n} seeds", file=sys.stderr)

@@ -21,8 +21,13 @@ from facegen.errors import UserError, nearest
 
 ROOT = Path(__file__).parent
 REQUIRED = object()
-FACTS = ("condition_names", "condition_groups")  # of the data: given to a model that asks for them, by the run or the checkpoint
+FACTS = (
+    "condition_names",
+    "condition_groups",
+    "condition_examples",
+)  # of the data: given to a model that asks for them, by the run or the checkpoint
 SUPPLIED = {"run_dir", *FACTS}  # given by the run itself
+RETIRED = {"facegen.networks.unet.UNet.condition_size": 0}  # options that are gone, with the value that changed nothing
 
 TARGETS = frozenset(
     f"facegen.{name}"
@@ -34,8 +39,11 @@ TARGETS = frozenset(
         "codecs.Pixels",
         "data.faces.Cartoon",
         "data.faces.CelebA",
+        "data.faces.Digits",
+        "data.faces.Ethnicity",
         "data.faces.FFHQ",
         "data.faces.Folder",
+        "data.faces.MNIST",
         "data.faces.UTKFace",
         "diffusion.discrete.Cosine",
         "diffusion.discrete.Linear",
@@ -51,6 +59,7 @@ TARGETS = frozenset(
         "diffusion.times.LogNormalTimes",
         "diffusion.times.StratifiedTimes",
         "diffusion.times.UniformTimes",
+        "families.class_conditional.ClassConditional",
         "families.ddpm.DDPM",
         "families.optimization.Adam",
         "families.probe.Probe",
@@ -77,18 +86,38 @@ def signature(target: str) -> dict[str, tuple[Any, Any]]:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             scope[node.targets[0].id] = _evaluate(node.value, scope)
     arguments = found.args if isinstance(found, ast.FunctionDef) else _arguments_of_init(found, tree)
+    inherited = signature(_base(found, tree)) if isinstance(found, ast.ClassDef) and arguments.kwarg else {}
     plain, keyword = arguments.args, arguments.kwonlyargs
     defaults = [None] * (len(plain) - len(arguments.defaults)) + arguments.defaults + arguments.kw_defaults
-    return {
+    own = {
         argument.arg: (_evaluate(argument.annotation, scope), REQUIRED if default is None else ast.literal_eval(default))
         for argument, default in zip([*plain, *keyword], defaults, strict=True)
         if argument.arg != "self"
     }
+    return {**own, **{name: told for name, told in inherited.items() if name not in own}}
+
+
+def _base(found: ast.ClassDef, module: ast.Module) -> str:
+    """The target of the class, imported by `module`, that `found` hands its other arguments on to."""
+    (base,) = (base.id for base in found.bases if isinstance(base, ast.Name))
+    imported = (node for node in module.body if isinstance(node, ast.ImportFrom) and base in [alias.name for alias in node.names])
+    return f"{next(imported).module}.{base}"
 
 
 def facts_asked(node: dict[str, Any]) -> list[str]:
     """The facts of the data that the class of the configuration `node` is to be told when it is built."""
     return [name for name in signature(node["_target_"]) if name in FACTS]
+
+
+def modernised(node: dict[str, Any]) -> dict[str, Any]:
+    """A configuration that an earlier version wrote, with the defaults of later options, and without retired ones that said nothing."""
+    parts = {key: modernised(value) if isinstance(value, dict) else value for key, value in node.items()}
+    target = parts.get("_target_")
+    if target not in TARGETS:
+        return parts
+    parts = {key: value for key, value in parts.items() if RETIRED.get(f"{target}.{key}", REQUIRED) != value}
+    defaults = {key: default for key, (_, default) in signature(target).items() if default is not REQUIRED and key not in SUPPLIED}
+    return {**defaults, **parts}
 
 
 def unlabelled(model: dict[str, Any], reason: str) -> UserError:

@@ -7,30 +7,24 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from facegen.codecs import Codec
-from facegen.diffusion.denoiser import Denoiser
+from facegen.diffusion.guidance import Told
 from facegen.diffusion.sampler import Sampler, Watch
 from facegen.errors import UserError
-from facegen.generate import AnySeed, Seed, generate
+from facegen.generate import AnySeed, Between, Seed, generate
+from facegen.guiding import Direction, Model
 from facegen.progress import progress
 
+UNDIRECTED = Direction()
 
-class Loaded(Protocol):
+
+class Loaded(Model, Protocol):
     """A trained model ready to draw; `checkpoints` are those of its run, oldest first, and `reload` is the same model at one of them."""
-
-    path: Path
-    denoiser: Denoiser
-    codec: Codec
-    provenance: dict[str, str]
-
-    @property
-    def run_dir(self) -> Path | None: ...
 
     @property
     def checkpoints(self) -> list[Path]: ...
@@ -39,10 +33,10 @@ class Loaded(Protocol):
 
 
 class Studio:
-    """A loaded model with the sampler it draws by, and `facts`, the provenance that every picture of theirs shares."""
+    """A loaded model with the sampler it draws by, what it is asked for, and `facts`, the provenance that all their pictures share."""
 
-    def __init__(self, loaded: Loaded, sampler: Sampler, batch_size: int, device: str) -> None:
-        self.loaded, self.sampler, self.batch_size, self.device = loaded, sampler, batch_size, device
+    def __init__(self, loaded: Loaded, sampler: Sampler, batch_size: int, device: str, direction: Direction = UNDIRECTED) -> None:
+        self.loaded, self.sampler, self.batch_size, self.device, self.direction = loaded, sampler, batch_size, device, direction
         self.facts = {
             **loaded.provenance,
             "sha256": sha256(loaded.path),
@@ -51,13 +45,22 @@ class Studio:
             "sampler": describe(sampler),
             "torch": torch.__version__,
             "device": device,
+            **direction.facts,
         }
 
     def batches(
-        self, seeds: Sequence[AnySeed], title: str, watch: Watch | None = None, kept: int = 0
+        self, seeds: Sequence[AnySeed], title: str, watch: Watch | None = None, kept: int = 0, told: Told | None = None
     ) -> Iterator[tuple[list[AnySeed], np.ndarray]]:
-        """The images (B,C,H,W) uint8 of `seeds`, some at a time, behind a progress bar that counts the `kept` ones as done."""
+        """The images (B,C,H,W) uint8 of `seeds`, some at a time, behind a progress bar that counts the `kept` ones as done.
+
+        They are asked for what `told` says or, by default, for what the direction does.
+        """
         denoiser, steps = self.loaded.denoiser.to(self.device), self.sampler.steps
+        guidance = self.direction.guidance
+        if isinstance(guidance.weak, torch.nn.Module):
+            guidance.weak.to(self.device)
+        if told is None:
+            told = self.direction.told([seed.first if isinstance(seed, Between) else seed for seed in seeds])
         with progress(title, kept, kept + len(seeds), steps) as advance:
 
             def each_step(i: int, x_t: Tensor, x_0: Tensor) -> None:
@@ -66,12 +69,17 @@ class Studio:
                     watch(i, x_t, x_0)
 
             codec, sampler = self.loaded.codec, self.sampler
-            for chosen, drawn in generate(denoiser, codec, sampler, seeds, batch_size=self.batch_size, watch=each_step):
+            how = {"batch_size": self.batch_size, "watch": each_step, "told": told, "guidance": guidance}
+            for chosen, drawn in generate(denoiser, codec, sampler, seeds, **how):
                 yield chosen, drawn.numpy()
 
-    def draw(self, seeds: Sequence[Seed], title: str, watch: Watch | None = None) -> np.ndarray:
+    def draw(self, seeds: Sequence[Seed], title: str, watch: Watch | None = None, told: Told | None = None) -> np.ndarray:
         """The images (N,C,H,W) uint8 of `seeds`, all at once."""
-        return np.concatenate([drawn for _, drawn in self.batches(seeds, title, watch)])
+        return np.concatenate([drawn for _, drawn in self.batches(seeds, title, watch, told=told)])
+
+    def but(self, **changes: Any) -> Studio:
+        """The same, asked otherwise: `changes` are fields of `facegen.guiding.Asked`."""
+        return Studio(self.loaded, self.sampler, self.batch_size, self.device, self.direction.but(**changes))
 
     @property
     def step(self) -> int:
@@ -80,7 +88,7 @@ class Studio:
 
     def at(self, checkpoint: Path) -> Studio:
         """The same at another checkpoint of the run."""
-        return Studio(self.loaded.reload(checkpoint), self.sampler, self.batch_size, self.device)
+        return Studio(self.loaded.reload(checkpoint), self.sampler, self.batch_size, self.device, self.direction)
 
 
 def device_of(asked: str | None) -> str:

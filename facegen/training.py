@@ -101,7 +101,7 @@ def _trainer(config: dict[str, Any], run: RunDir, model: Any, data: Any, parts: 
     options, ema, keep = parts["trainer"], parts["ema"], parts["checkpoint"]
     if options.compile:
         model.network.compile()
-    steps_per_epoch = data.num_train / data.batch_size / options.accumulate
+    steps_per_epoch = data.epoch_length / data.batch_size / options.accumulate
     budget = Budget(options.max_time, steps_per_epoch)
     callbacks = [
         budget,

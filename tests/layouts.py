@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -56,3 +57,32 @@ def folder(root: Path, count: int, size: tuple[int, int] = (24, 24)) -> Path:
     for number in range(count):
         save(root / f"{number % 2}" / f"{number:03d}.png", number, size)
     return root
+
+
+def classes(root: Path, counts: dict[str, int], size: tuple[int, int] = (24, 24)) -> Path:
+    """Pictures in a folder for each class, so many in each; no two are alike."""
+    number = 0
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for place in range(count):
+            save(root / name / f"{place:03d}.png", number, size)
+            number += 1
+    return root
+
+
+def mnist(folder: Path, count: int = 30, part: str = "train", packed: bool = False) -> Path:
+    """MNIST's two files of a part: digit i is of class i % 10, and its upper left pixel is i + 1."""
+    digits = np.random.default_rng(len(part)).integers(0, 256, (count, 28, 28)).astype(np.uint8)
+    digits[:, 0, 0] = np.arange(count) + 1
+    idx(folder / f"{part}-images-idx3-ubyte", digits, packed)
+    idx(folder / f"{part}-labels-idx1-ubyte", np.arange(count) % 10, packed)
+    return folder
+
+
+def idx(path: Path, array: np.ndarray, packed: bool = False) -> Path:
+    """An array of bytes as an IDX file, packed by gzip or not."""
+    path = path.with_name(path.name + ".gz" * packed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = np.array([0x0800 + array.ndim, *array.shape], ">u4").tobytes() + array.astype(np.uint8).tobytes()
+    path.write_bytes(gzip.compress(data) if packed else data)
+    return path

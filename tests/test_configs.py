@@ -34,7 +34,10 @@ def test_an_allowed_class_exists_and_its_signature_is_read_right(target: str) ->
 
     module, _, name = target.rpartition(".")
     found = getattr(importlib.import_module(module), name)
-    real = inspect.signature(found).parameters if found.__init__ is not object.__init__ else {}
+    real = dict(inspect.signature(found).parameters) if found.__init__ is not object.__init__ else {}
+    if rest := [key for key, parameter in real.items() if parameter.kind is parameter.VAR_KEYWORD]:
+        del real[rest[0]]
+        real |= {key: parameter for key, parameter in inspect.signature(found.__base__).parameters.items() if key not in real}
     read = schema.signature(target)
     assert list(read) == list(real)
     for key, (_, default) in read.items():
@@ -43,7 +46,10 @@ def test_an_allowed_class_exists_and_its_signature_is_read_right(target: str) ->
 
 @pytest.mark.parametrize("experiment", [None, *EXPERIMENTS])
 def test_every_experiment_is_a_valid_configuration(experiment: str | None, tmp_path: Path) -> None:
-    (tmp_path / "1.jpg").touch()
+    raw = [f"MNIST/raw/train-{part}-ubyte" for part in ("images-idx3", "labels-idx1")]
+    for file in ("1.jpg", "European/1.jpg", "Indian/1.jpg", *raw):  # what every layout looks for before it is opened
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
     config = resolve(
         configure("train", *([f"experiment={experiment}", f"++data.root={tmp_path}"] if experiment not in (None, "demo") else []))
     )

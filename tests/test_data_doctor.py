@@ -17,6 +17,7 @@ import yaml
 from facegen.data import doctor
 from facegen.data.celeba import CelebAReader
 from facegen.data.decode import Picture
+from facegen.data.utkface import UTKFaceReader
 
 
 def sick_celeba(root):
@@ -79,7 +80,8 @@ def test_pictures_too_small_for_the_resolution_are_mis_sized(tmp_path, data):
     ("arguments", "line"),
     [
         (["data=celeba46"], "did you mean 'celeba64'?"),
-        (["data=cartoon"], "data must be one of"),
+        (["data=cartoon"], "got cartoon, which is drawn: nothing of it can be wrong; type data="),
+        (["data=digits"], "got digits, which is part of scikit-learn: nothing of it can be wrong; type data="),
         (["data.root=x"], "data must be one of"),
         (["data=celeba64"], "data.root is not given"),
         (["data=celeba64", "data.rot=x"], "did you mean 'data.root'?"),
@@ -146,5 +148,13 @@ def test_a_name_that_is_no_text_can_be_shown(tmp_path):
 
 def test_every_data_option_on_disk_is_known_to_the_doctor():
     options = {path.stem: yaml.safe_load(path.read_text())["_target_"] for path in doctor.CONF.glob("*.yaml")}
-    unknown = [name for name, target in options.items() if target.rpartition(".")[2] not in doctor.READERS]
-    assert unknown == ["cartoon"]
+    unknown = {name for name, target in options.items() if target.rpartition(".")[2] not in doctor.READERS}
+    assert unknown == {"cartoon", "digits", "mnist"}
+
+
+def test_one_picture_with_two_ages_is_mislabelled_and_not_only_duplicated(tmp_path):
+    layouts.save(tmp_path / "20_1_0_1.jpg", 0, (32, 32))
+    for name in ("21_1_0_2.jpg", "70_1_0_3.jpg"):
+        shutil.copy(tmp_path / "20_1_0_1.jpg", tmp_path / name)
+    report = doctor.examine(UTKFaceReader(Picture(32, 3)), str(tmp_path))
+    assert [(p.kind, p.file) for p in report.problems] == [("duplicated", "21_1_0_2.jpg"), ("mislabelled", "70_1_0_3.jpg")]

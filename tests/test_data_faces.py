@@ -11,7 +11,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from facegen.data.faces import FFHQ, Cartoon, CelebA, FaceData, Folder, UTKFace
+from facegen.data.faces import FFHQ, Cartoon, CelebA, Ethnicity, FaceData, Folder, UTKFace
 from facegen.errors import UserError
 
 
@@ -186,7 +186,7 @@ def test_a_batch_that_the_devices_cannot_share_is_a_user_error():
 FILES = {"root": None, "resolution": 8, "channels": 3, "batch_size": 4, "seed": 0}
 
 
-@pytest.mark.parametrize("module", [CelebA, FFHQ, Folder, UTKFace])
+@pytest.mark.parametrize("module", [CelebA, Ethnicity, FFHQ, Folder, UTKFace])
 def test_a_module_takes_the_crops_of_its_reader_and_no_others(module):
     for crop in module.reader.crops:
         assert module(**FILES, crop=crop).picture.crop == crop

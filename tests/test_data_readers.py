@@ -10,6 +10,8 @@ import layouts
 import numpy as np
 import pytest
 
+import facegen
+from facegen.data.cache import open_packed
 from facegen.data.celeba import ATTRIBUTES, CelebAReader
 from facegen.data.decode import Picture
 from facegen.data.ffhq import FFHQReader
@@ -67,8 +69,61 @@ def test_columns_of_attributes_are_found_by_their_names(tmp_path):
     path.write_text("\n".join(",".join([row[0], *row[:0:-1]]) for row in rows))
     assert facts(CELEBA.scan(root)) == facts(records)
     edit(path, "Smiling", "Smirking")
-    with pytest.raises(UserError, match="no column Smiling"):
+    with pytest.raises(
+        UserError, match=r"csv:1 has no column Smiling \(did you mean 'Smirking'\?\); mend the header, which must name 5_o_C"
+    ):
         CELEBA.scan(root)
+
+
+def test_a_column_that_is_not_asked_for_does_no_harm_and_a_row_without_it_is_told(tmp_path):
+    records = CELEBA.scan(layouts.celeba(tmp_path / "plain", 10, tables="csv"))
+    root = layouts.celeba(tmp_path / "more", 10, tables="csv")
+    path = root / "list_attr_celeba.csv"
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header.replace("image_id", "image_id,Freckles"), *(row.replace(".jpg", ".jpg,1") for row in rows)]))
+    assert facts(CELEBA.scan(root)) == facts(records)
+    edit(path, "000003.jpg,1", "000003.jpg")
+    assert [(p.row, p.what) for p in CELEBA.scan(root).problems] == [(4, "000003.jpg: 40 values, not 41")]
+
+
+@pytest.mark.parametrize("tables", ["txt", "csv"])
+def test_a_table_of_noughts_and_ones_is_the_same_as_one_of_minus_ones_and_ones(tmp_path, tables):
+    plain = CELEBA.scan(layouts.celeba(tmp_path / "plain", 10))
+    root = layouts.celeba(tmp_path / "other", 10, tables=tables)
+    path = root / f"list_attr_celeba.{tables}"
+    path.write_text(path.read_text().replace("-1", "0"))
+    assert facts(CELEBA.scan(root)) == facts(plain)
+
+
+@pytest.mark.parametrize(("most", "few"), [("-1", "0"), ("0", "-1")])
+def test_a_row_of_noughts_in_a_table_of_minus_ones_is_told_and_the_other_way_round(tmp_path, most, few):
+    root = layouts.celeba(tmp_path / "data", 10)
+    path = root / "list_attr_celeba.txt"
+    lines = path.read_text().splitlines()
+    lines = [line if row < 2 else line.replace("-1", few if row == 6 else most) for row, line in enumerate(lines)]
+    path.write_text("\n".join(lines))
+    records = CELEBA.scan(root)
+    what = f"000005.jpg: {few} is in a table of {most}, 1; write all of it with {most}, 1"
+    assert [(p.file, p.row, p.what, p.effect) for p in records.problems] == [("list_attr_celeba.txt", 7, what, "stop")]
+    assert len(records.paths) == 9
+    with pytest.raises(UserError, match=rf"^1 problems .*list_attr_celeba.txt:7 {what}.*doctor.*type data\.on_bad=skip to leave them out$"):
+        open_packed(CELEBA, str(root), str(tmp_path / "cache"))
+
+
+def test_every_fault_of_a_table_says_in_which_file_and_row(tmp_path):
+    root = layouts.celeba(tmp_path / "data", 5)
+    path = root / "list_attr_celeba.txt"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:2], *lines[3:], lines[3], lines[4] + " 1", lines[5].split()[0] + " -1" * 40]))
+    told = [(f"{p.file}:{p.row}", p.what) for p in CELEBA.scan(root).problems]
+    assert told == [
+        ("list_attr_celeba.txt:7", "000002.jpg has a row already, the same, at line 3"),
+        ("list_attr_celeba.txt:8", "000003.jpg: 41 values, not 40"),
+        ("list_attr_celeba.txt:8", "000003.jpg has a row already, with other values, at line 4"),
+        ("list_attr_celeba.txt:9", "000004.jpg has a row already, with other values, at line 5"),
+        ("list_attr_celeba.txt:1", "line 1 announces 5 rows; there are 4"),
+        ("img_align_celeba/000001.jpg:None", "has no row in list_attr_celeba.txt"),
+    ]
 
 
 def test_celeba_needs_only_its_images_and_splits_by_number(tmp_path):
@@ -192,11 +247,12 @@ def test_the_fraction_of_a_name_does_not_depend_on_the_other_names():
 
 
 def test_readers_import_neither_torch_nor_lightning():
-    modules = ["cache", "celeba", "decode", "doctor", "drawn", "ffhq", "folder", "lock", "pack", "packed", "records", "table", "utkface"]
+    package = Path(facegen.__file__).parent / "data"
+    modules = {path.stem for path in package.glob("[a-z]*.py")} - {"faces", "module", "loading"}
     code = f"import sys; import {', '.join('facegen.data.' + m for m in modules)}; print(sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "'facegen.data.doctor'" in loaded
-    for heavy in ("torch", "lightning", "hydra", "omegaconf", "matplotlib"):
+    for heavy in ("torch", "lightning", "hydra", "omegaconf", "matplotlib", "sklearn"):
         assert f"'{heavy}'" not in loaded
 
 

@@ -17,7 +17,7 @@ LEAVES = ("facegen.errors", "facegen.seeding", "facegen.types", "facegen.images"
 ALLOWED = {  # folder -> the only third-party packages and parts of facegen it may import, anywhere in its files
     "diffusion": ("torch", "facegen.diffusion", *LEAVES),
     "networks": ("torch", "diffusers", "facegen.networks", *LEAVES),
-    "data": ("torch", "lightning", "numpy", "PIL", "rich", "yaml", "facegen.data", "facegen.durable", *LEAVES),
+    "data": ("torch", "lightning", "numpy", "PIL", "rich", "yaml", "sklearn", "facegen.data", "facegen.durable", *LEAVES),
     "metrics": (
         *("torch", "numpy", "scipy", "PIL", "rich", "torchmetrics", "torch_fidelity", "facegen.metrics", *LEAVES),
         *("facegen.data.decode", "facegen.data.records", "facegen.generate", "facegen.studio", "facegen.memory"),

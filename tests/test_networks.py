@@ -69,9 +69,9 @@ def test_every_preset_promises_a_number_of_parameters() -> None:
     assert {path.stem for path in PRESETS.glob("*.yaml")} == set(MILLIONS)
 
 
-@pytest.mark.parametrize("condition_size", [0, 3])
-def test_the_adapter_adds_nothing_to_the_unet_of_diffusers(condition_size: int) -> None:
-    network = tiny(condition_size=condition_size).eval()
+@pytest.mark.parametrize("injection", [None, "embedding"])
+def test_the_adapter_adds_nothing_to_the_unet_of_diffusers(injection: str | None) -> None:
+    network = tiny(injection=injection).eval()
     bare = UNet2DModel(
         in_channels=3,
         out_channels=3,
@@ -81,13 +81,20 @@ def test_the_adapter_adds_nothing_to_the_unet_of_diffusers(condition_size: int) 
         up_block_types=("AttnUpBlock2D", "UpBlock2D"),
         attention_head_dim=8,
         norm_num_groups=4,
-        class_embed_type="identity" if condition_size else None,
+        class_embed_type="identity" if injection else None,
     ).eval()
     bare.load_state_dict(network.unet.state_dict())
     x, t = batch()
-    condition = torch.rand(2, condition_size) if condition_size else None
-    shift = condition @ network.condition.weight.T + network.condition.bias if condition_size else None
-    torch.testing.assert_close(network(x, t, condition), bare(x, t, class_labels=shift).sample)
+    told = torch.rand(2, network.injected) if injection else None
+    torch.testing.assert_close(network(x, t, told), bare(x, t, class_labels=told).sample)
+
+
+def test_channels_of_one_value_each_are_handed_to_the_first_layer_beside_the_patches() -> None:
+    network = tiny(injection="channels", condition_channels=3, patch=2, attention=[4]).eval()
+    (x, t), told = batch(), torch.rand(2, 3)
+    wider = torch.cat([F.pixel_unshuffle(x, 2), told[:, :, None, None].expand(-1, -1, 8, 8)], dim=1)
+    torch.testing.assert_close(network(x, t, told), F.pixel_shuffle(network.unet(wider, t).sample, 2))
+    assert not torch.equal(network(x, t, told), network(x, t, 1 - told))
 
 
 def test_a_network_without_condition_ignores_one() -> None:
@@ -119,10 +126,12 @@ def test_the_output_may_have_other_channels() -> None:
 
 
 @pytest.mark.parametrize("block", ["resnet", "convnext"])
-def test_every_parameter_learns(block: str) -> None:
-    network = tiny(block=block, condition_size=2)
+@pytest.mark.parametrize("injection", ["embedding", "channels"])
+def test_every_parameter_learns(block: str, injection: str) -> None:
+    network = tiny(block=block, injection=injection)
     x, t = batch()
-    network(x, t, torch.tensor([[1.0, 0.5], [0.2, 1.0]])).square().mean().backward()
+    told = torch.rand(2, network.injected)
+    network(x, t, told).square().mean().backward()
     idle = [name for name, parameter in network.named_parameters() if parameter.grad is None or not parameter.grad.any()]
     assert [name for name in idle if not name.endswith("to_k.bias")] == []  # a bias of the keys shifts all logits of a query alike
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,12 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 
+from facegen.callbacks.budget import Budget
 from facegen.checkpoint import read, step_name, step_of, steps, write
+from facegen.durable import replacing
 from facegen.types import PositiveInt
+
+EARLY = 1 / 8  # of the run: Karras et al. 2024 guide by a model that was trained a sixteenth as long
 
 
 class DurableCheckpointIO(CheckpointIO):
@@ -61,17 +66,28 @@ class AfterOptimizerStep(Checkpoint):
 
 
 class KeepCheckpoints(AfterOptimizerStep):
-    """Saves `checkpoints/step-00001000.ckpt` in `run_dir` every `every` optimizer steps and at the end of training.
+    """Saves `checkpoints/step-00001000.ckpt` in `run_dir` every `every` optimizer steps, or `epochs` epochs, and at the end of training.
 
     Kept are the last `keep` of them and, as `checkpoints/best.ckpt`, the weights at the lowest value of `monitor` that
-    a validation has logged. A run is continued from the step files only: the best is saved after a validation.
+    a validation has logged. A run is continued from the step files only: the best is saved after a validation. With `early` the first
+    of them after an eighth of the run stays as `checkpoints/early.ckpt`, a weaker model to be guided away from.
     """
 
-    def __init__(self, run_dir: str, every: PositiveInt = 1000, keep: PositiveInt = 2, monitor: str = "val/loss") -> None:
+    def __init__(
+        self,
+        run_dir: str,
+        every: PositiveInt = 1000,
+        keep: PositiveInt = 2,
+        monitor: str = "val/loss",
+        early: bool = True,
+        epochs: PositiveInt | None = None,
+    ) -> None:
         self.directory = Path(run_dir, "checkpoints")
         self.every = every
         self.keep = keep
         self.monitor = monitor
+        self.early = early
+        self.epochs = epochs
         self.best: dict[str, Any] = {}
         self._saved: int | None = None
 
@@ -83,8 +99,14 @@ class KeepCheckpoints(AfterOptimizerStep):
         self.best = best if best.get("metric") == self.monitor else {}
 
     def after_optimizer_step(self, trainer: Trainer, before: int) -> None:
-        if trainer.global_step // self.every > before // self.every or _is_last_step(trainer):
+        if self._is_due(trainer, before) or _is_last_step(trainer):
             self.save(trainer)
+
+    def _is_due(self, trainer: Trainer, before: int) -> bool:
+        every: float = self.every
+        if self.epochs is not None:
+            every = self.epochs * next(callback.steps_per_epoch for callback in trainer.callbacks if isinstance(callback, Budget))
+        return trainer.global_step // every > before // every
 
     def save(self, trainer: Trainer) -> Path:
         """Save the present optimizer step, once, then remove what is older than the last `keep`; on every rank."""
@@ -92,8 +114,20 @@ class KeepCheckpoints(AfterOptimizerStep):
         if self._saved != trainer.global_step:
             trainer.save_checkpoint(path)
             self._saved = trainer.global_step
+            self._keep_early(trainer, path)
             self._prune(trainer)
         return path
+
+    def _keep_early(self, trainer: Trainer, path: Path) -> None:
+        progress = getattr(trainer.lightning_module, "progress", 0.0)
+        early = self.directory / "early.ckpt"
+        if not self.early or progress < EARLY or _is_last_step(trainer) or not trainer.is_global_zero or early.exists():
+            return
+        try:
+            os.link(path, early)
+        except OSError:  # a file system without links
+            with replacing(early) as file, path.open("rb") as saved:
+                shutil.copyfileobj(saved, file)
 
     def _prune(self, trainer: Trainer) -> None:
         found = steps(self.directory)

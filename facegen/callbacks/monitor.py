@@ -17,7 +17,7 @@ from facegen.callbacks.checkpoints import AfterOptimizerStep
 from facegen.callbacks.ema import EMA
 from facegen.data.cache import cache_home
 from facegen.diffusion.sampler import Sampler
-from facegen.generate import generate
+from facegen.generate import generate, usually_told
 from facegen.metrics.extractors import Extractors
 from facegen.metrics.features import Extractor, collect
 from facegen.metrics.frechet import frechet_distance
@@ -124,7 +124,9 @@ class Monitor(AfterOptimizerStep):
         assert self._extractor is not None
         parts: list[np.ndarray] = []
         began = time.monotonic()
-        for _, images in generate(model.denoiser, model.codec, self.sampler, range(self.count), batch_size=BATCH):
+        seeds = range(self.count)
+        told = usually_told(model, seeds)
+        for _, images in generate(model.denoiser, model.codec, self.sampler, seeds, batch_size=BATCH, told=told):
             with torch.autocast(images.device.type, enabled=False):
                 parts.append(self._extractor(images)["features"])
             drawn = sum(map(len, parts))

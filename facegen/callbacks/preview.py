@@ -13,7 +13,7 @@ from facegen import images
 from facegen.callbacks.checkpoints import AfterOptimizerStep
 from facegen.callbacks.ema import EMA
 from facegen.diffusion.sampler import Sampler
-from facegen.generate import generate
+from facegen.generate import generate, usually_told
 from facegen.loggers import log_image
 from facegen.types import NonNegativeInt, PositiveInt
 
@@ -54,6 +54,8 @@ class Preview(AfterOptimizerStep):
 
     def save(self, model: Any, step: int) -> np.ndarray:
         """Draws the preview of `step` with the weights that `model` has now and returns it (C,H,W) uint8."""
-        batches = generate(model.denoiser, model.codec, self.sampler, range(self.count), batch_size=self.batch_size)
+        seeds = range(self.count)
+        told = usually_told(model, seeds)
+        batches = generate(model.denoiser, model.codec, self.sampler, seeds, batch_size=self.batch_size, told=told)
         faces = torch.cat([batch for _, batch in batches])
         return images.save_grid(faces, self.path(step), {"step": str(step), "seeds": f"0..{self.count - 1}"})

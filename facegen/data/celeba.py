@@ -46,7 +46,7 @@ class CelebAReader(Reader):
     def records(self, root: Path, files: list[File]) -> Records:
         """The images that every table there has a good row for."""
         images = {file.name: file.path for file in files if is_image(file)}
-        attributes = self._table(root, files, "list_attr_celeba.", ATTRIBUTES, {"-1": 0, "1": 1})
+        attributes = self._table(root, files, "list_attr_celeba.", ATTRIBUTES, {"-1": 0, "1": 1}, {"0": 0, "1": 1})
         partition = self._table(root, files, "list_eval_partition.", ("partition",), {"0": TRAIN, "1": HELD_OUT, "2": TEST})
         problems: list[Problem] = []
         for table in filter(None, (attributes, partition)):
@@ -59,20 +59,19 @@ class CelebAReader(Reader):
         return Records([images[n] for n in names], None if split is None else official(split), labels, problems)
 
     @staticmethod
-    def _table(root: Path, files: list[File], stem: str, columns: tuple[str, ...], values: dict[str, int]) -> Table | None:
+    def _table(root: Path, files: list[File], stem: str, columns: tuple[str, ...], *spellings: dict[str, int]) -> Table | None:
         path = next((file.path for file in files if file.name.startswith(stem)), None)
-        return read_table(root, path, columns, values) if path else None
+        return read_table(root, path, columns, *spellings) if path else None
 
 
 def _unmatched(table: Table, images: dict[str, str]) -> list[Problem]:
     absent = [
-        Problem("missing", name, row, f"row {row} of a table names it; there is no such image", "none")
+        Problem("missing", name, row, f"row {row} of {table.file} names it; there is no such image", "none")
         for name, row in table.where.items()
         if name not in images
     ]
-    return absent + [
-        Problem("mislabelled", path, None, "has no row in a table", "stop") for name, path in images.items() if name not in table.where
-    ]
+    what = f"has no row in {table.file}"
+    return absent + [Problem("mislabelled", path, None, what, "stop") for name, path in images.items() if name not in table.where]
 
 
 def _by_number(names: list[str]) -> np.ndarray | None:

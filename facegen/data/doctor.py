@@ -13,24 +13,32 @@ import os
 import re
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
+from facegen.data import mnist
 from facegen.data.cache import write_problems
+from facegen.data.columns import Columns
 from facegen.data.decode import MAX_PIXELS, Picture
-from facegen.data.pack import pack
+from facegen.data.in_memory import check_side
+from facegen.data.pack import Outcome, pack
 from facegen.data.readers import READERS
-from facegen.data.records import Problem, Reader
+from facegen.data.records import Problem, Reader, Records
 from facegen.errors import UserError, nearest
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
 _PICTURE = ("resolution", "channels", "crop")
 _EXAMPLES = 3
+NO_FILES = {"Cartoon": "drawn", "Digits": "part of scikit-learn"}
 _OF_TRAINING = [  # options of train.py that change nothing here, so that its command may be typed with them
-    f"data.{key}" for key in ("batch_size", "num_workers", "flip", "val_fraction", "on_bad", "cache_dir", "limit", "seed")
+    f"data.{key}"
+    for key in ("batch_size", "num_workers", "flip", "val_fraction", "on_bad", "cache_dir", "limit", "seed", "attributes", "balance")
 ]
 _MOST = math.isqrt(MAX_PIXELS)  # pixels to a side: no larger picture is read
 
@@ -43,17 +51,39 @@ class Report:
     problems: list[Problem]
 
 
+Examination = Callable[[str | None], Report]  # of a folder, or of none given
+
+
 def examine(reader: Reader, root: str | None) -> Report:
     """Reads every label and decodes every image at `root`; raises UserError where there is no data set."""
     folder, files = reader.listed(root)
     records = reader.records(folder, files)
     outcome = pack(folder, records.paths, reader.picture)
-    first: dict[bytes, str] = {}
-    copies = []
-    for path, digest, good in zip(records.paths, map(bytes, outcome.digests), outcome.good, strict=True):
-        if good and first.setdefault(digest, path) != path:
-            copies.append(Problem("duplicated", path, None, f"the same bytes as {first[digest]}", "none"))
-    return Report(int(outcome.good.sum()), [*records.problems, *outcome.problems, *copies])
+    return Report(int(outcome.good.sum()), [*records.problems, *outcome.problems, *_copies(reader, records, outcome)])
+
+
+def _copies(reader: Reader, records: Records, outcome: Outcome) -> Iterator[Problem]:
+    """The images of which another has the bytes: one of the two is in the wrong class where their classes differ."""
+    columns = records.columns or Columns(reader.condition_names, reader.condition_groups)
+    grouped = np.isin(columns.names, [name for members in columns.groups.values() for name in members])
+    first: dict[bytes, int] = {}
+    for row, path in enumerate(records.paths):
+        if not outcome.good[row] or (other := first.setdefault(outcome.digests[row].tobytes(), row)) == row:
+            continue
+        unlike = records.labels is not None and (records.labels[row] != records.labels[other])[grouped].any()
+        kind, where = ("mislabelled", ", which is of another class") if unlike else ("duplicated", "")
+        yield Problem(kind, path, None, f"the same bytes as {records.paths[other]}{where}", "none")
+
+
+def examine_mnist(root: str | None) -> Report:
+    """Reads MNIST's files at `root` whole; raises UserError where they are not there."""
+    report = Report(0, [])
+    for pair in mnist.find(root):
+        try:
+            report.usable += len(mnist.read_pair(*pair)[0])
+        except mnist.BadIdx as error:
+            report.problems.append(error.problem)
+    return report
 
 
 def main(arguments: list[str]) -> int:
@@ -63,10 +93,10 @@ def main(arguments: list[str]) -> int:
         return 0 if arguments else 2
     try:
         options = _options(arguments)
-        reader, root = _reader(options), options.get("data.root") or None
+        examination, root = _examination(options), options.get("data.root") or None
         if "report" in options:
             _check_report(Path(options["report"]))
-        report = _examined(reader, root)
+        report = _examined(examination, root)
         if "report" in options:
             _write(options["report"], report.problems)
     except UserError as error:
@@ -88,16 +118,21 @@ def _options(arguments: list[str]) -> dict[str, str]:
     return options
 
 
-def _reader(options: dict[str, str]) -> Reader:
+def _examination(options: dict[str, str]) -> Examination:
     nodes = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(CONF.glob("*.yaml"))}
     targets = {name: str(node.get("_target_")).rpartition(".")[2] for name, node in nodes.items()}
-    names = [name for name, target in targets.items() if target in READERS]
+    names = [name for name, target in targets.items() if target not in NO_FILES]
     name = options.get("data")
     if name not in names:
-        raise UserError(f"data must be one of {', '.join(names)}; got {name}{nearest(str(name), names)}; type data={names[0]}")
+        reason = f", which is {NO_FILES[targets[name]]}: nothing of it can be wrong" if name in targets else nearest(str(name), names)
+        raise UserError(f"data must be one of {', '.join(names)}; got {name}{reason}; type data={names[0]}")
     given = {key: options[f"data.{key}"] for key in _PICTURE if f"data.{key}" in options}
     picture = {key: nodes[name][key] for key in _PICTURE if key in nodes[name]} | given
-    return READERS[targets[name]](Picture(**_checked(picture)))
+    checked = _checked(picture)
+    if targets[name] == "MNIST":
+        check_side(checked["resolution"], mnist.SIDE)
+        return examine_mnist
+    return partial(examine, READERS[targets[name]](Picture(**checked)))
 
 
 def _checked(picture: dict[str, Any]) -> dict[str, Any]:
@@ -110,9 +145,9 @@ def _checked(picture: dict[str, Any]) -> dict[str, Any]:
     return {**picture, "resolution": int(resolution), "channels": int(channels)}
 
 
-def _examined(reader: Reader, root: str | None) -> Report:
+def _examined(examination: Examination, root: str | None) -> Report:
     try:
-        return examine(reader, root)
+        return examination(root)
     except OSError as error:
         where = error.filename if isinstance(error.filename, str) else root
         raise UserError(f"data.root={root} cannot be read: {error.strerror} ({where}); type data.root=FOLDER") from error

@@ -47,6 +47,10 @@ class DrawnImages:
             images[here], labels[here] = drawn[places[here]], known[places[here]]
         return images, labels
 
+    def conditions(self, indices: np.ndarray) -> np.ndarray:
+        """The conditions (B, K) float32 of `indices` (B,); nothing is drawn."""
+        return conditions(parameters(_SEED, indices))
+
     def _block(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         if number not in self._blocks:
             people = parameters(_SEED, number * self.block + np.arange(self.block))

@@ -7,147 +7,18 @@ the batch since the run began. Of the columns in one of `condition_groups` an im
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, Literal
-
-import numpy as np
-from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
+from typing import ClassVar, Literal
 
 from facegen.data.cache import open_split
 from facegen.data.decode import Picture
+from facegen.data.digits import open_digits
 from facegen.data.drawn import open_drawn
-from facegen.data.loading import Batches, HeldOut, Stream, loader
+from facegen.data.mnist import open_mnist
+from facegen.data.module import FaceData
 from facegen.data.readers import READERS
 from facegen.data.records import Reader
-from facegen.errors import UserError
-from facegen.images import to_float
 from facegen.types import NonNegativeInt, PositiveInt, ProperFraction
-
-Open = Callable[[], tuple[Any, np.ndarray, np.ndarray]]  # a Source, the numbers to train on and those held out
-
-
-class FaceData(LightningDataModule):
-    """Faces in batches of `batch_size` over all devices, in an endless keyed order that continues where a checkpoint left it.
-
-    `prepare` opens the data and raises UserError for whatever the user can mend; after it `num_train`, `num_val`,
-    `condition_names`, `condition_groups` and `fingerprint` are known. `consumed` counts the batches trained on.
-    """
-
-    condition_names: tuple[str, ...]
-    condition_groups: dict[str, tuple[str, ...]]
-    fingerprint: str
-    unlabelled = ""  # why there are no condition names, and what to type where they are needed
-
-    def __init__(self, picture: Picture, opened: Open, batch_size: int, num_workers: int, seed: int, flip: bool) -> None:
-        super().__init__()
-        self.picture, self.resolution, self.channels = picture, picture.resolution, picture.channels
-        self.batch_size, self.num_workers, self.seed, self.flip = batch_size, num_workers, seed, flip
-        self.consumed = 0
-        self._open = opened
-        self._source: Any = None
-
-    def prepare(self) -> None:
-        """Opens the data, once; packs it first where no cache has it."""
-        if self._source is not None:
-            return
-        source, self._train, self._held_out = self._open()
-        if self.num_train < self.batch_size:
-            raise UserError(
-                f"data.batch_size={self.batch_size} is more than the {self.num_train} images to train on; "
-                f"type data.batch_size={max(1, self.num_train)} or less"
-            )
-        self.condition_names, self.condition_groups, self.fingerprint = source.condition_names, source.condition_groups, source.fingerprint
-        self._source = source
-
-    def prepare_data(self) -> None:
-        """One process of a machine packs the data, the others wait."""
-        self.prepare()
-
-    def setup(self, stage: str) -> None:
-        """Every process opens the data."""
-        self.prepare()
-
-    @property
-    def num_train(self) -> int:
-        """How many images there are to train on."""
-        return len(self._train)
-
-    @property
-    def num_val(self) -> int:
-        """How many images are held out."""
-        return len(self._held_out)
-
-    def numbers(self, split: str) -> np.ndarray:
-        """The images (N,) of `train` (what a model is trained on), of `held_out`, or of `all`, in the order of the data set."""
-        self.prepare()
-        both = np.union1d(self._train, self._held_out)
-        return {"train": self._train, "held_out": self._held_out, "all": both}[split]
-
-    def pixels(self, numbers: np.ndarray) -> np.ndarray:
-        """The images (B, C, H, W) uint8 of `numbers` (B,), not mirrored."""
-        return self._source.read(numbers)[0]
-
-    def facts(self) -> dict[str, Any]:
-        """What a checkpoint and a table of results say of the data: plain values, no paths."""
-        return {
-            "name": type(self).__name__,
-            "fingerprint": self.fingerprint,
-            "resolution": self.resolution,
-            "channels": self.channels,
-            "crop": self.picture.crop,
-            "filter": self._source.filter,
-            "num_train": self.num_train,
-            "num_val": self.num_val,
-            "condition_names": list(self.condition_names),
-            "condition_groups": {name: list(columns) for name, columns in self.condition_groups.items()},
-        }
-
-    def _rank(self) -> tuple[int, int]:
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        if self.batch_size % world:
-            raise UserError(
-                f"data.batch_size={self.batch_size} is shared by {world} devices and must be a multiple of {world}; "
-                f"type data.batch_size={-(-self.batch_size // world) * world}"
-            )
-        return rank, world
-
-    def train_dataloader(self) -> DataLoader:
-        """The endless training batches, from number `consumed` on."""
-        self.prepare()
-        stream = Stream(self._train, self.batch_size, self.seed, self._source.block, *self._rank(), self.consumed)
-        return loader(Batches(self._source, self.seed, self.flip), stream, self.num_workers)
-
-    def val_dataloader(self) -> DataLoader:
-        """The held-out images once, in order."""
-        self.prepare()
-        return loader(Batches(self._source, self.seed, False), HeldOut(self._held_out, self.batch_size, *self._rank()), 0)
-
-    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        """Images become float32 in [-1, 1] where they are used; a training batch counts as consumed."""
-        if "position" in batch:
-            self.consumed = batch["position"] + 1
-        return {**batch, "image": to_float(batch["image"])}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where the stream is, and of what."""
-        return {"consumed": self.consumed, "fingerprint": self.fingerprint, "batch_size": self.batch_size}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continues after the batches consumed; raises UserError where the data is not the same."""
-        self.prepare()
-        if state_dict["fingerprint"] != self.fingerprint:
-            raise UserError(
-                "data.root: the images or labels there are not those that this run was trained on (fingerprint "
-                f"{self.fingerprint}, then {state_dict['fingerprint']}); give those back, or type another run_dir= to start anew"
-            )
-        if state_dict["batch_size"] != self.batch_size:
-            raise UserError(
-                f"data.batch_size={self.batch_size} was {state_dict['batch_size']} when this run was saved; "
-                f"type data.batch_size={state_dict['batch_size']}"
-            )
-        self.consumed = state_dict["consumed"]
 
 
 class FaceFiles(FaceData):
@@ -165,6 +36,8 @@ class FaceFiles(FaceData):
         on_bad: what a bad file or label does: `error` stops, `skip` leaves it out; both list it in the cache's bad.csv.
         cache_dir: where packed data lies; null is $FACEGEN_CACHE or ~/.cache/facegen.
         limit: keep so many images, chosen by their names; null keeps all.
+        attributes: the labels to show, by the names of columns and of groups of them; null shows all.
+        balance: show the classes of this group, or those with and without this attribute, equally often; true is the only group.
     """
 
     reader: ClassVar[type[Reader]]
@@ -184,10 +57,12 @@ class FaceFiles(FaceData):
         on_bad: Literal["error", "skip"] = "error",
         cache_dir: str | None = None,
         limit: PositiveInt | None = None,
+        attributes: list[str | int] | None = None,
+        balance: bool | int | str = False,
     ) -> None:
         reader = self.reader(Picture(resolution, channels, crop))
         opened = partial(open_split, reader, val_fraction, root, cache_dir, on_bad, limit)
-        super().__init__(reader.picture, opened, batch_size, num_workers, seed, flip)
+        super().__init__(reader.picture, opened, batch_size, num_workers, seed, flip, attributes, balance)
         self.unlabelled = reader.unlabelled(root)
 
 
@@ -195,6 +70,12 @@ class CelebA(FaceFiles):
     """CelebA's aligned pictures with 40 attributes and the official split."""
 
     reader = READERS["CelebA"]
+
+
+class Ethnicity(FaceFiles):
+    """Faces in one folder for each class, such as European, Indian and Oriental; `val_fraction` is held out where no folder val is."""
+
+    reader = READERS["Ethnicity"]
 
 
 class FFHQ(FaceFiles):
@@ -216,7 +97,7 @@ class Folder(FaceFiles):
 
 
 class Cartoon(FaceData):
-    """`size` drawn faces to train on, with all their labels, and `held_out` more to validate with."""
+    """`size` drawn faces to train on, with all their labels, and `held_out` more to validate with; options as of `FaceFiles`."""
 
     def __init__(
         self,
@@ -229,6 +110,55 @@ class Cartoon(FaceData):
         flip: bool = False,
         size: PositiveInt = 20_000,
         held_out: NonNegativeInt = 1_000,
+        attributes: list[str | int] | None = None,
+        balance: bool | int | str = False,
     ) -> None:
         opened = partial(open_drawn, resolution, channels, size, held_out)
-        super().__init__(Picture(resolution, channels), opened, batch_size, num_workers, seed, flip)
+        super().__init__(Picture(resolution, channels), opened, batch_size, num_workers, seed, flip, attributes, balance)
+
+
+class MNIST(FaceData):
+    """MNIST's digits from their IDX files under `root`, black around them up to `resolution`, and not mirrored.
+
+    Held out are the files of t10k or, without them, `val_fraction` of the digits; the other options are those of `FaceFiles`.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str | None,
+        resolution: PositiveInt,
+        channels: Literal[1],
+        batch_size: PositiveInt,
+        seed: int,
+        num_workers: NonNegativeInt = 0,
+        flip: bool = False,
+        val_fraction: ProperFraction = 0.05,
+        attributes: list[str | int] | None = None,
+        balance: bool | int | str = False,
+    ) -> None:
+        opened = partial(open_mnist, root, resolution, val_fraction)
+        super().__init__(Picture(resolution, channels), opened, batch_size, num_workers, seed, flip, attributes, balance)
+
+
+class Digits(FaceData):
+    """The 1,797 digits of 8 x 8 pixels that come with scikit-learn, black around them up to `resolution`, and not mirrored.
+
+    `val_fraction` of them are held out; the other options are those of `FaceFiles`.
+    """
+
+    def __init__(
+        self,
+        *,
+        resolution: PositiveInt,
+        channels: Literal[1],
+        batch_size: PositiveInt,
+        seed: int,
+        num_workers: NonNegativeInt = 0,
+        flip: bool = False,
+        val_fraction: ProperFraction = 0.1,
+        attributes: list[str | int] | None = None,
+        balance: bool | int | str = False,
+    ) -> None:
+        opened = partial(open_digits, resolution, val_fraction)
+        super().__init__(Picture(resolution, channels), opened, batch_size, num_workers, seed, flip, attributes, balance)

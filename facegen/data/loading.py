@@ -27,6 +27,10 @@ class Source(Protocol):
         """The images (B, C, H, W) uint8 and conditions (B, K) float32 (None without labels) of `indices` (B,)."""
         ...
 
+    def conditions(self, indices: np.ndarray) -> np.ndarray | None:
+        """The conditions alone; no image is read for them."""
+        ...
+
 
 class Pick(NamedTuple):
     """One rank's part of a batch: the images, their sample numbers (None: held out) and the number of the batch."""

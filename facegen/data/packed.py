@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from facegen.data.columns import NO_LABELS, Columns
 from facegen.data.decode import FILTER, Picture
 from facegen.data.pack import Outcome
 from facegen.data.records import HELD_OUT, TRAIN, Reader, Records
@@ -31,7 +34,7 @@ class PackedImages:
 
     folder: Path
     condition_names: tuple[str, ...]
-    condition_groups: dict[str, tuple[str, ...]]
+    condition_groups: Mapping[str, tuple[str, ...]]
     fingerprint: str
     labels: np.ndarray | None
     split: np.ndarray | None
@@ -59,7 +62,11 @@ class PackedImages:
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """The images (B, C, H, W) uint8 and conditions (B, K) float32 (None without labels) of `indices` (B,)."""
-        return self.images[indices], None if self.labels is None else self.labels[indices]
+        return self.images[indices], self.conditions(indices)
+
+    def conditions(self, indices: np.ndarray) -> np.ndarray | None:
+        """The conditions (B, K) float32 of `indices` (B,), None without labels."""
+        return None if self.labels is None else self.labels[indices]
 
 
 def load_packed(folder: Path, reader: Reader) -> PackedImages | None:
@@ -69,12 +76,18 @@ def load_packed(folder: Path, reader: Reader) -> PackedImages | None:
             columns = {key: stored[key] for key in stored.files}
         scalars = {key: columns.pop(key).item() for key in ("fingerprint", "left_out", "stops")}
         labels, split = columns.pop("labels", None), columns.pop("split", None)
-        names, groups = (reader.condition_names, reader.condition_groups) if labels is not None else ((), {})
-        packed = PackedImages(folder, names, groups, labels=labels, split=split, **scalars, **columns)
+        known = Columns(reader.condition_names, reader.condition_groups) if labels is not None else NO_LABELS
+        known = _columns(columns.pop("columns").item()) if "columns" in columns else known
+        packed = PackedImages(folder, *known, labels=labels, split=split, **scalars, **columns)
         _check_pixels(packed, reader.picture)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
     return packed
+
+
+def _columns(text: str) -> Columns:
+    names, groups = json.loads(text)
+    return Columns(tuple(names), {group: tuple(members) for group, members in groups.items()})
 
 
 def _check_pixels(packed: PackedImages, picture: Picture) -> None:
@@ -97,5 +110,8 @@ def write_records(folder: Path, reader: Reader, records: Records, outcome: Outco
     identity = hashlib.blake2b(repr((reader.name, reader.version, asdict(reader.picture), FILTER)).encode(), digest_size=16)
     for part in (outcome.digests, columns.get("labels"), columns.get("split", columns["draw"])):
         identity.update(b"" if part is None else part.tobytes())
+    if records.columns:  # what the reader does not say: the same labels under other names are another data set
+        columns["columns"] = np.array(json.dumps(records.columns))
+        identity.update(columns["columns"].item().encode())
     stops = sum(problem.effect == "stop" for problem in records.problems + outcome.problems)
     np.savez(folder / "records.npz", fingerprint=identity.hexdigest(), left_out=left_out, stops=stops, **columns)

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from facegen.data.celeba import CelebAReader
+from facegen.data.ethnicity import EthnicityReader
 from facegen.data.ffhq import FFHQReader
 from facegen.data.folder import FolderReader
 from facegen.data.records import Reader
 from facegen.data.utkface import UTKFaceReader
 
-READERS: dict[str, type[Reader]] = {"CelebA": CelebAReader, "FFHQ": FFHQReader, "UTKFace": UTKFaceReader, "Folder": FolderReader}
+READERS: dict[str, type[Reader]] = {
+    "CelebA": CelebAReader,
+    "Ethnicity": EthnicityReader,
+    "FFHQ": FFHQReader,
+    "Folder": FolderReader,
+    "UTKFace": UTKFaceReader,
+}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
+from facegen.data.columns import Columns
 from facegen.data.decode import Picture
 from facegen.errors import UserError, nearest
 from facegen.seeding import mix
@@ -49,18 +50,19 @@ class Records:
     """The usable images of a data set in a fixed order.
 
     `split` (N,) uint8 is the official one, of TRAIN, HELD_OUT and TEST, or None where there is none;
-    `labels` (N, K) float32 or None, its columns are the reader's `condition_names`.
+    `labels` (N, K) float32 or None; `columns` says what they are where the data set itself names them, else the reader does.
     """
 
     paths: list[str]
     split: np.ndarray | None = None
     labels: np.ndarray | None = None
     problems: list[Problem] = field(default_factory=list)
+    columns: Columns | None = None
 
     def select(self, rows: np.ndarray) -> Records:
         """The records of some rows."""
         split, labels = (None if a is None else a[rows] for a in (self.split, self.labels))
-        return Records([self.paths[row] for row in rows], split, labels, self.problems)
+        return replace(self, paths=[self.paths[row] for row in rows], split=split, labels=labels)
 
 
 class Reader:
@@ -92,26 +94,17 @@ class Reader:
         """The images and labels of `files`, as listed by this reader."""
         raise NotImplementedError
 
+    def columns(self, root: str | Path | None) -> Columns:
+        """What the labels at `root` are, where there are any; quick. Raises UserError where only `root` can tell and does not."""
+        return Columns(self.condition_names, self.condition_groups)
+
     def scan(self, root: str | Path | None) -> Records:
         """The data set at `root`; raises UserError where there is none."""
         return self.records(*self.listed(root))
 
     def located(self, root: str | Path | None) -> Path:
         """The folder `root`; raises UserError where there is none, or nothing in it. Quick whatever the size of the data set."""
-        if not root:
-            raise UserError(f"data.root is not given; it must hold {self.layout}; type data.root=FOLDER")
-        try:
-            folder = Path(root).expanduser()
-        except RuntimeError as error:
-            raise UserError(f"data.root={root} cannot be found: there is no such user; type data.root=FOLDER") from error
-        if not folder.is_dir():
-            raise UserError(f"data.root={root} is no folder; it must hold {self.layout}; type data.root=FOLDER")
-        try:
-            if next(folder.iterdir(), None) is None:
-                raise UserError(f"data.root={root} is empty; it must hold {self.layout}; type data.root=FOLDER")
-        except OSError as error:
-            raise UserError(f"data.root={root} cannot be read ({error.strerror}); type data.root=FOLDER") from error
-        return folder
+        return located(root, self.layout)
 
     def unlabelled(self, root: str | Path | None) -> str:
         """Why there are no labels at `root`, and what to type where they are needed."""
@@ -126,6 +119,24 @@ class Reader:
         if not any(is_image(file) for file in files):
             raise UserError(f"data.root={root} holds no images; it must hold {self.layout}; type data.root=FOLDER")
         return folder, files
+
+
+def located(root: str | Path | None, layout: str) -> Path:
+    """The folder `root`, which must hold `layout`; raises UserError where there is none, or nothing in it."""
+    if not root:
+        raise UserError(f"data.root is not given; it must hold {layout}; type data.root=FOLDER")
+    try:
+        folder = Path(root).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"data.root={root} cannot be found: there is no such user; type data.root=FOLDER") from error
+    if not folder.is_dir():
+        raise UserError(f"data.root={root} is no folder; it must hold {layout}; type data.root=FOLDER")
+    try:
+        if next(folder.iterdir(), None) is None:
+            raise UserError(f"data.root={root} is empty; it must hold {layout}; type data.root=FOLDER")
+    except OSError as error:
+        raise UserError(f"data.root={root} cannot be read ({error.strerror}); type data.root=FOLDER") from error
+    return folder
 
 
 def is_image(file: File) -> bool:

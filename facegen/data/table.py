@@ -2,70 +2,90 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from facegen.data.records import IMAGE_SUFFIXES, Problem
-from facegen.errors import UserError
+from facegen.errors import UserError, nearest
 
 
 @dataclass
 class Table:
     """For each image name its values (K,) uint8, or None where its row cannot be trusted; `where` has its row number."""
 
+    file: str
     rows: dict[str, np.ndarray | None] = field(default_factory=dict)
     where: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
 
-def read_table(root: Path, file: str, columns: tuple[str, ...], values: dict[str, int]) -> Table:
-    """The table `root/file` with `columns` in the order asked for and each entry one of `values`.
+class _Form(NamedTuple):
+    """How many values a row has, which of them are asked for, in order, and what their entries mean."""
+
+    width: int
+    order: list[int]
+    values: Mapping[str, int]
+
+
+def read_table(root: Path, file: str, columns: tuple[str, ...], *spellings: Mapping[str, int]) -> Table:
+    """The table `root/file` with `columns` in the order asked for and each entry spelled in one way, that of most of its entries.
 
     Raises UserError where a header lacks a column: every label would be another's.
     """
-    table, order, announced = Table(), list(range(len(columns))), None
+    table, width, order, announced = Table(file), len(columns), list(range(len(columns))), None
+    rows: list[tuple[int, list[str]]] = []
     lines = (root / file).read_text(encoding="utf-8-sig", errors="replace").replace(",", " ").splitlines()
     for row, line in enumerate(lines, start=1):
         fields = line.split()
         if not fields:
             continue
         if fields[0].lower().endswith(IMAGE_SUFFIXES):
-            _add(table, file, row, fields, order, values)
+            rows.append((row, fields))
         elif len(fields) == 1 and fields[0].isdigit():
             announced = int(fields[0])
         else:
-            order = _order([name for name in fields if name != "image_id"], columns, root / file)
+            header = [name for name in fields if name != "image_id"]
+            width, order = len(header), _order(header, columns, f"{root / file}:{row}")
+    values = max(spellings, key=lambda spelling: sum(fields.count(entry) for _, fields in rows for entry in spelling))
+    for row, fields in rows:
+        _add(table, row, fields, _Form(width, order, values), spellings)
     if announced not in (None, len(table.where)):
         what = f"line 1 announces {announced} rows; there are {len(table.where)}"
         table.problems.append(Problem("mislabelled", file, 1, what, "none"))
     return table
 
 
-def _order(header: list[str], columns: tuple[str, ...], path: Path) -> list[int]:
-    lacking = [name for name in columns if name not in header]
+def _order(header: list[str], columns: tuple[str, ...], where: str) -> list[int]:
+    lacking = next((name for name in columns if name not in header), None)
     if lacking:
-        raise UserError(f"{path} has no column {lacking[0]}; its header must name {', '.join(columns)}")
+        near = nearest(lacking, [name for name in header if name not in columns])
+        raise UserError(f"{where} has no column {lacking}{near}; mend the header, which must name {', '.join(columns)}")
     return [header.index(name) for name in columns]
 
 
-def _add(table: Table, file: str, row: int, fields: list[str], order: list[int], values: dict[str, int]) -> None:
+def _add(table: Table, row: int, fields: list[str], form: _Form, spellings: Sequence[Mapping[str, int]]) -> None:
     name, entries = fields[0], fields[1:]
-    wrong = next((entry for entry in entries if entry not in values), None)
+    wrong = next((entry for entry in entries if entry not in form.values), None)
     new: np.ndarray | None = None
     if wrong is not None:
-        table.problems.append(Problem("mislabelled", file, row, f"{name}: {wrong} is none of {', '.join(values)}"))
-    elif len(entries) != len(order):
-        what = f"{name}: {len(entries)} values, not {len(order)}"
-        table.problems.append(Problem("mislabelled", file, row, what))
+        allowed = ", ".join(form.values)
+        mixed = any(wrong in spelling for spelling in spellings)
+        what = f"is in a table of {allowed}; write all of it with {allowed}" if mixed else f"is none of {allowed}"
+        table.problems.append(Problem("mislabelled", table.file, row, f"{name}: {wrong} {what}"))
+    elif len(entries) != form.width:
+        what = f"{name}: {len(entries)} values, not {form.width}"
+        table.problems.append(Problem("mislabelled", table.file, row, what))
     else:
-        new = np.array([values[entries[i]] for i in order], dtype=np.uint8)
+        new = np.array([form.values[entries[i]] for i in form.order], dtype=np.uint8)
     if name in table.rows:
         old = table.rows[name]
         same = old is not None and new is not None and bool((old == new).all())
         what = f"{name} has a row already, {'the same' if same else 'with other values'}, at line {table.where[name]}"
-        table.problems.append(Problem("mislabelled", file, row, what, "none" if same else "stop"))
+        table.problems.append(Problem("mislabelled", table.file, row, what, "none" if same else "stop"))
         new = new if same else None
     else:
         table.where[name] = row

@@ -15,7 +15,7 @@ network into an error of the image.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -183,14 +183,17 @@ class Clipped:
 
 
 class Rescheduled:
-    """A denoiser as seen from another schedule: the same noise level under another time and another scale."""
+    """A denoiser as seen from another schedule: the same noise level under another time and another scale.
 
-    def __init__(self, denoiser: CleanImage, schedule: Schedule) -> None:
+    What it is told beside that is handed on.
+    """
+
+    def __init__(self, denoiser: Any, schedule: Schedule) -> None:
         self.denoiser, self.schedule = denoiser, schedule
 
-    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+    def __call__(self, x_t: Tensor, t: Tensor, *told: Tensor | None) -> Tensor:
         inner = self.denoiser.schedule
         there = inner.time_of(self.schedule.level(t))
         size_here = torch.hypot(self.schedule.alpha(t), self.schedule.sigma(t))
         scale = torch.hypot(inner.alpha(there), inner.sigma(there)) / size_here
-        return self.denoiser(x_t * scale.reshape((-1,) + (1,) * (x_t.ndim - 1)), there)
+        return self.denoiser(x_t * scale.reshape((-1,) + (1,) * (x_t.ndim - 1)), there, *told)

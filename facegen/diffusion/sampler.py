@@ -83,13 +83,13 @@ class Sampler(ABC):
         `draw` returns fresh standard normal noise like x (the stochastic samplers alone need it); `watch(i, x_t, x_0)` sees each step.
         """
 
-
-class Stepwise(Sampler):
-    """Base of the samplers that repeat one `step` along the times of a schedule."""
-
     def times(self, schedule: Schedule) -> Tensor:
         """The times this sampler visits on `schedule`, (steps,) float64, descending."""
         return schedule.grid(self.steps)
+
+
+class Stepwise(Sampler):
+    """Base of the samplers that repeat one `step` along the times of a schedule."""
 
     @torch.no_grad()
     def __call__(self, denoiser: CleanImage, x: Tensor, draw: Draw | None = None, watch: Watch | None = None) -> Tensor:

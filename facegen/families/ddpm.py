@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -66,6 +67,10 @@ class DDPM(Family):
 
     def condition(self, batch: dict[str, Any]) -> Tensor | None:
         """What the denoiser is told beside the noisy image: nothing here; families that are told something override this."""
+        return None
+
+    def usual_conditions(self, seeds: Sequence[int]) -> Tensor | None:
+        """What the images of `seeds` are told where nobody asks for anything (B,K): nothing here."""
         return None
 
     def losses(self, batch: dict[str, Any]) -> Tensor:

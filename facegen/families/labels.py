@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from facegen.errors import UserError
+from facegen.seeding import mix
 
 _YEARS = re.compile(r"(\d+)-(\d+)")
 
@@ -53,6 +54,11 @@ class Labels:
             truth = truth * (1 - smoothing) + truth.sum(dim=1, keepdim=True) * smoothing / len(columns)
             total = total - (truth * logits[:, columns].log_softmax(dim=1)).sum(dim=1)
         return total / self.questions
+
+
+def example_of(seed: int, count: int) -> int:
+    """Which of `count` training images the image of `seed` takes its labels from, where nobody says otherwise."""
+    return mix("condition", seed) % count
 
 
 def _problem(names: list[str], groups: Mapping[str, Sequence[str]], grouped: list[str]) -> str | None:

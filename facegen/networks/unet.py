@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from facegen.networks.checks import check_unet, feature_map_sizes
-from facegen.types import NonNegativeInt, PositiveInt, ProperFraction
+from facegen.types import PositiveInt, ProperFraction
 
 STARTS_AT_ZERO = ("conv2", "project", "to_out.0", "conv_out")  # the last layers of ResNet block, ConvNeXt block, attention and network
 
@@ -33,7 +33,9 @@ class UNet(nn.Module):
         head_dim: channels of one attention head; divides the widths with attention.
         groups: groups of the group normalisation; divides every width.
         dropout: probability of a zero inside each block, in training.
-        condition_size: length of the condition vector, whose linear map is added to the time embedding; 0: no condition.
+        injection: how the network takes what it is told beside image and time: `embedding` adds it to the time embedding, `channels` hands
+            it to the first layer as channels of one value each; null: it is told nothing. `injected` is how many numbers it takes.
+        condition_channels: how many channels that are.
         gradient_checkpointing: computes the blocks again in the backward pass instead of keeping their activations.
         channels_last: keeps weights and activations with the channels innermost in memory.
 
@@ -55,7 +57,8 @@ class UNet(nn.Module):
         groups: PositiveInt = 32,
         dropout: ProperFraction = 0.0,
         out_channels: PositiveInt | None = None,
-        condition_size: NonNegativeInt = 0,
+        injection: Literal["embedding", "channels"] | None = None,
+        condition_channels: PositiveInt = 5,
         gradient_checkpointing: bool = False,
         channels_last: bool = False,
     ) -> None:
@@ -64,10 +67,12 @@ class UNet(nn.Module):
 
         super().__init__()
         attends = [size in attention for size in feature_map_sizes(resolution, widths, patch)]
-        self.patch = patch
+        time_channels = 4 * widths[0]
+        self.patch, self.injection = patch, injection
+        self.injected = {"embedding": time_channels, "channels": condition_channels, None: 0}[injection]
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.unet = UNet2DModel(
-            in_channels=channels * patch**2,
+            in_channels=channels * patch**2 + (condition_channels if injection == "channels" else 0),
             out_channels=(out_channels or channels) * patch**2,
             block_out_channels=tuple(widths),
             layers_per_block=layers,
@@ -77,10 +82,9 @@ class UNet(nn.Module):
             attention_head_dim=head_dim,
             norm_num_groups=groups,
             dropout=dropout,
-            class_embed_type="identity" if condition_size else None,
+            class_embed_type="identity" if injection == "embedding" else None,
         )
-        self.condition = nn.Linear(condition_size, 4 * widths[0]) if condition_size else None
-        self._furnish(block, 4 * widths[0], dropout, gradient_checkpointing)
+        self._furnish(block, time_channels, dropout, gradient_checkpointing)
 
     def _furnish(self, block: str, time_channels: int, dropout: float, gradient_checkpointing: bool) -> None:
         """Puts in what UNet2DModel has no argument for."""
@@ -98,12 +102,15 @@ class UNet(nn.Module):
                     nn.init.zeros_(parameter)
         self.to(memory_format=self.memory_format)
 
-    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, told: Tensor | None = None) -> Tensor:
         """The prediction (B, out_channels, H, W) for `x` (B, channels, H, W) at the times `t` (B,).
 
         The times are float32 of any sign in the schedule's embedding units, and stay float32 up to the embedding's sines also under
-        autocast. `condition` is (B, condition_size), required by a network that has a condition and ignored by one that has none.
+        autocast. `told` is (B, injected), required by a network that has an injection and ignored by one that has none.
         """
-        patches = pixel_unshuffle(x, self.patch).contiguous(memory_format=self.memory_format)
-        shift = None if self.condition is None else self.condition(condition)
+        patches = pixel_unshuffle(x, self.patch)
+        if self.injection == "channels" and told is not None:
+            patches = torch.cat([patches, told[:, :, None, None].to(patches).expand(-1, -1, *patches.shape[2:])], dim=1)
+        shift = told if self.injection == "embedding" else None
+        patches = patches.contiguous(memory_format=self.memory_format)
         return pixel_shuffle(self.unet(patches, t, class_labels=shift, return_dict=False)[0], self.patch)

@@ -1,0 +1,187 @@
+"""What all data modules have in common: see `facegen.data.faces` for the batch that they give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from facegen.data.columns import Columns, balanced_by, choose
+from facegen.data.decode import Picture
+from facegen.data.loading import Batches, HeldOut, Stream, loader
+from facegen.data.selection import Selected, balanced
+from facegen.errors import UserError
+from facegen.images import to_float
+from facegen.seeding import uniform
+
+Open = Callable[[], tuple[Any, np.ndarray, np.ndarray]]  # a Source, the numbers to train on and those held out
+_EXAMPLES = 512
+
+
+class FaceData(LightningDataModule):
+    """Faces in batches of `batch_size` over all devices, in an endless keyed order that continues where a checkpoint left it.
+
+    `prepare` opens the data and raises UserError for whatever the user can mend; after it `num_train`, `num_val`, `epoch_length`,
+    `condition_names`, `condition_groups` and `fingerprint` are known. `consumed` counts the batches trained on.
+    """
+
+    condition_names: tuple[str, ...]
+    condition_groups: Mapping[str, tuple[str, ...]]
+    fingerprint: str
+    unlabelled = ""  # why there are no condition names, and what to type where they are needed
+
+    def __init__(
+        self,
+        picture: Picture,
+        opened: Open,
+        batch_size: int,
+        num_workers: int,
+        seed: int,
+        flip: bool,
+        attributes: Sequence[str | int] | None = None,
+        balance: bool | int | str = False,
+    ) -> None:
+        super().__init__()
+        self.picture, self.resolution, self.channels = picture, picture.resolution, picture.channels
+        self.batch_size, self.num_workers, self.seed, self.flip = batch_size, num_workers, seed, flip
+        self.attributes, self.balance = attributes, balance
+        self.consumed = 0
+        self._open = opened
+        self._source: Any = None
+
+    def prepare(self) -> None:
+        """Opens the data, once; packs it first where no cache has it."""
+        if self._source is not None:
+            return
+        source, self._train, self._held_out = self._open()
+        if self.num_train < self.batch_size:
+            raise UserError(
+                f"data.batch_size={self.batch_size} is more than the {self.num_train} images to train on; "
+                f"type data.batch_size={max(1, self.num_train)} or less"
+            )
+        chosen = choose(Columns(source.condition_names, source.condition_groups), self.attributes, self.unlabelled)
+        source = source if self.attributes is None else Selected(source, chosen)
+        by = balanced_by(chosen, self.balance, self.unlabelled)
+        self._shown = self._train if by is None else balanced(self._train, source.conditions(self._train), chosen, by)
+        self.condition_names, self.condition_groups, self.fingerprint = *chosen, source.fingerprint
+        self._source = source
+
+    def prepare_data(self) -> None:
+        """One process of a machine packs the data, the others wait."""
+        self.prepare()
+
+    def setup(self, stage: str) -> None:
+        """Every process opens the data."""
+        self.prepare()
+
+    @property
+    def num_train(self) -> int:
+        """How many images there are to train on, each counted once."""
+        return len(self._train)
+
+    @property
+    def num_val(self) -> int:
+        """How many images are held out."""
+        return len(self._held_out)
+
+    @property
+    def epoch_length(self) -> int:
+        """How many images an epoch shows: with `balance` some come more than once, and those in no class do not come."""
+        return len(self._shown)
+
+    def numbers(self, split: str) -> np.ndarray:
+        """The images (N,) of `train` (what there is to train on), of `held_out`, or of `all`, in the order of the data set."""
+        self.prepare()
+        both = np.union1d(self._train, self._held_out)
+        return {"train": self._train, "held_out": self._held_out, "all": both}[split]
+
+    def pixels(self, numbers: np.ndarray) -> np.ndarray:
+        """The images (B, C, H, W) uint8 of `numbers` (B,), not mirrored."""
+        return self._source.read(numbers)[0]
+
+    def conditions(self, numbers: np.ndarray) -> np.ndarray | None:
+        """The conditions (B, K) float32 of the images `numbers` (B,), None without labels; no image is read for them."""
+        self.prepare()
+        return self._source.conditions(numbers)
+
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint and a table of results say of the data: plain values, no paths.
+
+        `condition_examples` are the labels of some of the images that an epoch shows: of each the numbers of the columns that are 1.
+        """
+        return {
+            "name": type(self).__name__,
+            "fingerprint": self.fingerprint,
+            "resolution": self.resolution,
+            "channels": self.channels,
+            "crop": self.picture.crop,
+            "filter": self._source.filter,
+            "num_train": self.num_train,
+            "num_val": self.num_val,
+            "condition_names": list(self.condition_names),
+            "condition_groups": {name: list(columns) for name, columns in self.condition_groups.items()},
+            "condition_examples": self._examples,
+        }
+
+    @cached_property
+    def _examples(self) -> list[list[int]]:
+        if not self.condition_names:
+            return []
+        order = np.argsort(uniform(np.arange(self.epoch_length), "condition examples"))
+        return [np.flatnonzero(row).tolist() for row in self._source.conditions(self._shown[order[:_EXAMPLES]])]
+
+    def _rank(self) -> tuple[int, int]:
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        if self.batch_size % world:
+            raise UserError(
+                f"data.batch_size={self.batch_size} is shared by {world} devices and must be a multiple of {world}; "
+                f"type data.batch_size={-(-self.batch_size // world) * world}"
+            )
+        return rank, world
+
+    def train_dataloader(self) -> DataLoader:
+        """The endless training batches, from number `consumed` on."""
+        self.prepare()
+        stream = Stream(self._shown, self.batch_size, self.seed, self._source.block, *self._rank(), self.consumed)
+        return loader(Batches(self._source, self.seed, self.flip), stream, self.num_workers)
+
+    def val_dataloader(self) -> DataLoader:
+        """The held-out images once, in order."""
+        self.prepare()
+        return loader(Batches(self._source, self.seed, False), HeldOut(self._held_out, self.batch_size, *self._rank()), 0)
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Images become float32 in [-1, 1] where they are used; a training batch counts as consumed."""
+        if "position" in batch:
+            self.consumed = batch["position"] + 1
+        return {**batch, "image": to_float(batch["image"])}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream is, and of what."""
+        names = list(self.condition_names)
+        return {"consumed": self.consumed, "fingerprint": self.fingerprint, "batch_size": self.batch_size, "condition_names": names}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continues after the batches consumed; raises UserError where the data is not the same."""
+        self.prepare()
+        names, before = list(self.condition_names), state_dict.get("condition_names")  # which older checkpoints do not say
+        if before not in (None, names):
+            raise UserError(
+                f"data.root: the labels there are [{', '.join(names)}], and were [{', '.join(before)}] when this run was saved; give the "
+                "folders of classes their old names again (data.attributes its old value), or type another run_dir= to start anew"
+            )
+        if state_dict["fingerprint"] != self.fingerprint:
+            raise UserError(
+                "data.root: the images or labels there are not those that this run was trained on (fingerprint "
+                f"{self.fingerprint}, then {state_dict['fingerprint']}); give those back, or type another run_dir= to start anew"
+            )
+        if state_dict["batch_size"] != self.batch_size:
+            raise UserError(
+                f"data.batch_size={self.batch_size} was {state_dict['batch_size']} when this run was saved; "
+                f"type data.batch_size={state_dict['batch_size']}"
+            )
+        self.consumed = state_dict["consumed"]

@@ -1,0 +1,47 @@
+"""Which labels a model is shown, and how often each image: the choices of a user, made over any source of images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from facegen.data.columns import Columns
+from facegen.errors import UserError
+from facegen.seeding import uniform
+
+
+class Selected:
+    """A source of which only the columns `chosen` of the condition are shown; its images and its fingerprint stay the whole data set's."""
+
+    def __init__(self, source: Any, chosen: Columns) -> None:
+        self.source, self.block, self.filter, self.fingerprint = source, source.block, source.filter, source.fingerprint
+        self.condition_names, self.condition_groups = chosen
+        self._places = [source.condition_names.index(name) for name in chosen.names]
+
+    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The images (B, C, H, W) uint8 and conditions (B, K) float32 of `indices` (B,)."""
+        images, conditions = self.source.read(indices)
+        return images, conditions[:, self._places]
+
+    def conditions(self, indices: np.ndarray) -> np.ndarray:
+        """The conditions (B, K) float32 of `indices` (B,)."""
+        return self.source.conditions(indices)[:, self._places]
+
+
+def balanced(numbers: np.ndarray, conditions: np.ndarray, columns: Columns, by: str) -> np.ndarray:
+    """The images `numbers` (N,), with the `conditions` (N, K), so often each that every class of `by` comes equally often: (M,), in order.
+
+    `by` is a group, or an attribute, which has two classes. Each class is repeated to the size of the largest, by a fixed key; images in
+    none are left out, as are classes without images. Raises UserError where no image is in any.
+    """
+    places = [columns.names.index(name) for name in columns.groups.get(by, (by,))]
+    classes = conditions[:, places] > 0
+    if by not in columns.groups:
+        classes = np.concatenate([classes, ~classes], axis=1)
+    members = [numbers[inside] for inside in classes.T if inside.any()]
+    if not members:
+        raise UserError(f"data.balance={by}: no image to train on is in a class of {by}; type data.balance=false")
+    largest = max(map(len, members))
+    # In order: images that are best read together, by a source's blocks, stay together.
+    return np.sort(np.concatenate([np.resize(one[np.argsort(uniform(one, "balance", by))], largest) for one in members]))

@@ -1,0 +1,167 @@
+"""How a loaded model is asked and guided, as it is typed: `condition=`, `blend=`, `guidance=`, `autoguidance=` and what belongs to them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+
+from facegen.asking import NONE, Asker, Blend, spelled
+from facegen.codecs import Codec
+from facegen.diffusion.denoiser import Denoiser, Rescheduled
+from facegen.diffusion.guidance import Guidance, Told
+from facegen.errors import UserError
+from facegen.families.labels import Labels
+from facegen.types import Fraction, NonNegativeFloat
+
+EARLY = "early"  # the snapshot that a run keeps of its first eighth
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a model, and how firmly; the values are those of the command line.
+
+    Args:
+        condition: a name, {name: weight}, a list of these where a figure shows several, `none`; null is what the data shows.
+        blend: how several classes become one face: their `embedding` is mixed, their `prediction` is, or they take turns (`switch`).
+        guidance: weight of what is asked against what is drawn unasked: 1 is off, 0 unasked, more exaggerates.
+        guidance_interval: noise levels [lowest, highest] within which it holds; null is all.
+        guidance_rescale: share of the way back to the contrast of an unguided image.
+        autoguidance: a weaker model to be guided away from, in place of the same one unasked: a checkpoint, a run, or `early`.
+        autoguidance_ema: its average, by half-life, or `raw`; null is that of the model itself.
+    """
+
+    condition: object = None
+    blend: Literal["embedding", "prediction", "switch"] = "embedding"
+    guidance: NonNegativeFloat = 1.0
+    guidance_interval: list[float] | None = None
+    guidance_rescale: Fraction = 0.0
+    autoguidance: str | None = None
+    autoguidance_ema: str | None = None
+
+
+class Model(Protocol):
+    """A trained model out of the checkpoint `path`, which says its `config`; `labels` and `examples` where it can be told anything."""
+
+    path: Path
+    config: dict[str, Any]
+    denoiser: Denoiser
+    codec: Codec
+    provenance: dict[str, str]
+    labels: Labels | None
+    examples: Tensor | None
+
+    @property
+    def run_dir(self) -> Path | None: ...
+
+
+@dataclass(frozen=True)
+class Direction:
+    """What a model is asked for and how it is guided; `facts` say so beside every picture."""
+
+    asker: Asker | None = None
+    guidance: Guidance = field(default_factory=Guidance)
+    asked: Asked = field(default_factory=Asked)
+    facts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the parts of a blend are mixed into one condition."""
+        return self.asked.blend == "embedding"
+
+    def told(self, seeds: Sequence[int]) -> Told | None:
+        """What the images of `seeds` are told, where the model can be told anything."""
+        if self.asker is None:
+            return None
+        return self.asker.told([self.asker.blend(self.asked.condition)] * len(seeds), seeds, mixed=self.mixed)
+
+    def blends(self, blends: Sequence[Blend], seeds: Sequence[int], like: Sequence[Blend] | None = None) -> Told:
+        """What the images of `seeds` are told where each is asked for a blend of its own (`Asker.told`)."""
+        assert self.asker is not None, "figures of conditions are refused where a model cannot be told any"
+        return self.asker.told(blends, seeds, mixed=self.mixed, like=like)
+
+    def but(self, **changes: Any) -> Direction:
+        """The same, asked otherwise: `changes` are fields of `Asked`."""
+        asked = replace(self.asked, **changes)
+        way = "switch" if asked.blend == "switch" else "compose"
+        facts = {**self.facts, **_facts(asked)} if self.asker or asked.autoguidance else {}
+        return replace(self, asked=asked, guidance=replace(self.guidance, weight=asked.guidance, way=way), facts=facts)
+
+
+def direct(model: Model, asked: Asked, load: Callable[[str, str | None], Model]) -> Direction:
+    """The direction that `asked` gives `model`; `load` finds the model of autoguidance by checkpoint and average.
+
+    Raises UserError with a line for each thing that this model cannot be asked, or not so.
+    """
+    asker = Asker(model.labels, model.examples) if model.labels is not None and model.examples is not None else None
+    if problems := [*_impossible(model, asked), *_half_asked(asked)]:
+        raise UserError(*problems)
+    if asker is not None and not isinstance(asked.condition, list):
+        asker.blend(asked.condition)
+    weak = _weak(model, asked, load) if asked.autoguidance else None
+    lowest, highest = asked.guidance_interval or (0.0, math.inf)
+    guidance = Guidance(interval=(lowest, highest), rescale=asked.guidance_rescale, weak=weak)
+    return Direction(asker, guidance, asked).but()
+
+
+def _impossible(model: Model, asked: Asked) -> Iterator[str]:
+    family = model.provenance["family"]
+    guided = asked.guidance != 1 and not asked.autoguidance
+    if model.labels is None:
+        if asked.condition is not None:
+            wanted = "leave it out, or train one that is: python train.py model=class_conditional data=NAME"
+            yield f"condition={spelled(asked.condition)}: {model.path} is model={family}, which is told nothing; {wanted}"
+        if guided:
+            way_out = "leave it out, or type autoguidance=early"
+            yield f"guidance={asked.guidance:g}: {model.path} is model={family}, which has no condition to be guided by; {way_out}"
+        return
+    if not model.config["model"].get("drop_condition", 1):
+        why = f"{model.path} was trained with model.drop_condition=0 and has never drawn without being told what"
+        if guided:
+            yield f"guidance={asked.guidance:g}: {why}; type guidance=1, or autoguidance=early"
+        if asked.condition == NONE:
+            yield f"condition={NONE}: {why}; leave it out"
+
+
+def _half_asked(asked: Asked) -> Iterator[str]:
+    """Options that say nothing, or contradict, whatever the model."""
+    for name in ("guidance_interval", "guidance_rescale", "autoguidance"):
+        if asked.guidance == 1 and getattr(asked, name):
+            yield f"{name} changes nothing at guidance=1; type guidance=2"
+    if asked.autoguidance_ema and not asked.autoguidance:
+        yield "autoguidance_ema is the average of the model named by autoguidance=; type autoguidance=CKPT"
+    if asked.guidance_interval is not None:
+        ends = asked.guidance_interval
+        if len(ends) != 2 or not 0 <= ends[0] < ends[1]:
+            yield f"guidance_interval must be two noise levels, the lower first; got {ends}; type guidance_interval=[0.3,3]"
+
+
+def _weak(model: Model, asked: Asked, load: Callable[[str, str | None], Model]) -> Any:
+    """The weaker model, seen from the schedule of the other."""
+    path, ema = str(asked.autoguidance), asked.autoguidance_ema
+    if path == EARLY:
+        early = model.run_dir and model.run_dir / "checkpoints" / "early.ckpt"
+        if early is None or not early.is_file():
+            raise UserError(f"autoguidance=early: {model.path} has no early.ckpt beside it; type autoguidance=CKPT, of a weaker model")
+        path = str(early)
+    weak = load(path, ema)
+    if weak.codec.shape != model.codec.shape:
+        raise UserError(f"autoguidance={path} draws {weak.codec.shape}, the model {model.codec.shape}: give one of the same size")
+    if weak.labels is not None and (model.labels is None or weak.labels.names != model.labels.names):
+        raise UserError(f"autoguidance={path} is told other classes than the model; give one that was trained on the same data")
+    if weak.config["scheduler"] == model.config["scheduler"]:
+        return weak.denoiser
+    return Rescheduled(weak.denoiser, model.denoiser.schedule)
+
+
+def _facts(asked: Asked) -> dict[str, str]:
+    """What is said of the direction beside a picture."""
+    facts = {"condition": "as in the data" if asked.condition is None else spelled(asked.condition), "guidance": f"{asked.guidance:g}"}
+    if isinstance(asked.condition, dict | list):
+        facts["blend"] = asked.blend
+    optional = ("guidance_interval", "guidance_rescale", "autoguidance", "autoguidance_ema")
+    return {**facts, **{name: str(getattr(asked, name)) for name in optional if getattr(asked, name)}}
