@@ -35,6 +35,8 @@ PATHS = (
 QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 PARTS = re.compile(rf"(?:^|(?<=,))(?:(?:{QUOTED.pattern})(?=,|\Z)|[^,]*)", re.DOTALL)  # what a multirun sweeps over, between its commas
 SEVERAL_DEVICES = re.compile(r"\+*(trainer\.(devices|nodes)=.*([2-9]|\d\d)|trainer(\.strategy)?=.*\bddp\b)")
+WEIGHT = r"[^][{}:,]+:\s*[-+.\de]+"
+OPENED = re.compile(rf"\+*condition=({WEIGHT}(?:,{WEIGHT})*)")  # a brace that the shell has taken apart, or that nobody typed
 FUNCTION = re.compile(r"(choice|range|shuffle|sort|tag)\(")  # how a sweep may be written too
 
 
@@ -85,6 +87,8 @@ def entry(task: Callable[[Any], Any], name: str) -> None:
     sweep = bool(MULTIRUN & set(sys.argv[1:]))
     for argument in filter(SEVERAL_DEVICES.match, sys.argv[1:] if sweep else ()):  # now, not when the jobs before it are done
         raise SystemExit(fail(one_device_a_job(argument)))
+    if name != "train" and (line := opened_brace(sys.argv[1:])):
+        raise SystemExit(fail(line))
     os.environ.setdefault("FACEGEN_SWEEP", sweep_name(sys.argv[1:]))  # where the jobs of a multirun go
     settings = [spelled_for_hydra(a, sweep, name) for a in sys.argv[1:] if a not in {*MULTIRUN, "experiment=null"}]
     sys.argv[1:] = ["-m", *settings] if sweep else settings  # argparse takes no -m from between two settings
@@ -105,6 +109,18 @@ def sweep_name(arguments: list[str]) -> str:
     settings = [argument.partition("=") for argument in arguments]
     swept = [key.rpartition(".")[2] for key, _, value in settings if "," in value and value[0] not in "[{"]
     return "-".join([*swept, hashlib.blake2b(repr(sorted(arguments)).encode(), digest_size=4).hexdigest()])
+
+
+def opened_brace(arguments: list[str]) -> str | None:
+    """What to type where the shell has made several words of one `condition={A:0.5,B:0.5}`; None where it has not."""
+    given = [argument for argument in arguments if argument.lstrip("+").startswith("condition=")]
+    opened = [found.group(1) for argument in given if (found := OPENED.fullmatch(argument))]
+    if opened:
+        return f"condition={opened[0]} has lost its braces, or the shell has taken them; type 'condition={{{','.join(opened)}}}'"
+    if len(given) > 1:
+        typed = "'condition={A:0.5,B:0.5}', or 'condition=[{A:1},{B:1}]'"
+        return f"condition is given {len(given)} times, or the shell has taken its braces apart; give it once, in quotes: {typed}"
+    return None
 
 
 def one_device_a_job(got: str) -> str:

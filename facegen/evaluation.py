@@ -12,17 +12,21 @@ from facegen import images, ranks
 from facegen.data.cache import cache_home
 from facegen.errors import UserError
 from facegen.figures.neighbours import save_neighbours
+from facegen.figures.scorecard import save_scorecard
+from facegen.guiding import Asked, direct
 from facegen.loading import Loaded, sampler_of
 from facegen.metrics.extractors import Extractors
 from facegen.metrics.features import Collected, collect
 from facegen.metrics.measure import Measurement, Options
-from facegen.metrics.names import Metric, too_few, too_small
+from facegen.metrics.names import CONDITION, PROBE, Metric, too_few, too_small
 from facegen.metrics.neighbours import Neighbours, save_listing
+from facegen.metrics.probe import ProbeExtractor
 from facegen.metrics.protocol import Number, digest, save, software
-from facegen.metrics.report import table
-from facegen.metrics.sources import FolderImages, Generated
+from facegen.metrics.report import scorecard_tables, table
+from facegen.metrics.sources import DataImages, FolderImages, Generated
 from facegen.reference import Build, Reference, open_reference, unlike
 from facegen.request import Request
+from facegen.scorecard import Scorecard, unaskable
 from facegen.studio import Studio, describe, device_of, prepare
 
 Load = Callable[..., Loaded]
@@ -55,25 +59,32 @@ def evaluate_job(request: Request, load: Load, load_probe: Callable[..., Any], b
     weights = {"probe": request.probe, "inception_weights": request.inception_weights, "lpips_weights": request.lpips_weights}
     extractors = Extractors(metrics, device_of(request.device), load_probe, pixels=request.images, **weights)
     loaded = [load(ckpt, request.ema) for ckpt in request.checkpoints]
-    candidates = [_drawn(one, request, build) for one in loaded] or [_given(folder, request) for folder in request.folders]
+    candidates = [_drawn(one, request, load, build) for one in loaded] or [_given(folder, request) for folder in request.folders]
     home = cache_home(request.cache_dir) / "features"
     reference = None
     if any(not metric.of_fake for metric in metrics):
         reference = open_reference(request, home, loaded, build)
+    if reference and any(metric.kind == CONDITION for metric in metrics):
+        _check_askable(loaded, extractors, reference, request)
     _check(candidates, reference, metrics, request, home)
     ranks.join()
     return _Job(request, metrics, options, extractors, home, reference).run(candidates)
 
 
-def _drawn(loaded: Loaded, request: Request, build: Build) -> Candidate:
+def _check_askable(loaded: Sequence[Loaded], extractors: Extractors, reference: Reference, request: Request) -> None:
+    """Raises UserError where a scorecard is asked for and a model cannot be asked, the probe cannot read it, or the data has no labels."""
+    probe = extractors.of_fake[PROBE]
+    assert isinstance(probe, ProbeExtractor), "it is what reads in the space of the probe"
+    assert isinstance(reference.source, DataImages), "folders are refused before"
+    if problems := [line for one in loaded for line in unaskable(one, probe, reference.source, request.scored)]:
+        raise UserError(*dict.fromkeys(problems))
+
+
+def _drawn(loaded: Loaded, request: Request, load: Load, build: Build) -> Candidate:
     """The images that a checkpoint will draw."""
-    family = loaded.provenance["family"]
-    if request.guidance != 1:
-        raise UserError(
-            f"guidance={request.guidance:g}: {loaded.path} is model={family}, which has no condition to be guided by; leave it out"
-        )
     sampler = build(sampler_of(loaded, request.sampler))
-    studio = Studio(loaded, sampler, request.batch_size, device_of(request.device))
+    direction = direct(loaded, Asked(**request.asked), load)
+    studio = Studio(loaded, sampler, request.batch_size, device_of(request.device), direction)
     source, facts = Generated(studio, request.seed, request.count), studio.facts
     subject = {key: facts[key] for key in ("checkpoint", "sha256", "family", "step", "schedule", "prediction")}
     subject |= {"run": loaded.run_dir.resolve().name if loaded.run_dir else None, "trained_on": facts["data"]}
@@ -82,7 +93,8 @@ def _drawn(loaded: Loaded, request: Request, build: Build) -> Candidate:
         "count": request.count,
         "first_seed": request.seed,
         "sampler": describe(sampler),
-        "guidance": request.guidance,
+        **direction.facts,
+        "guidance": request.asked["guidance"],  # a number, as ever: old files can be compared
         "ema": facts["ema"],
         "resolution": source.resolution,
         "channels": source.channels,
@@ -142,12 +154,14 @@ class _Job:
             self._measure(candidate, real, result)
         if ranks.is_first():
             print(table([candidate.name for candidate in candidates], result.records))
+            for candidate, record in zip(candidates, result.records, strict=True):
+                if scored := [entry for entry in record["metrics"].values() if entry["metric"] == CONDITION]:
+                    print(scorecard_tables(candidate.name, *scored))
             for path in [*result.files, *result.figures]:
                 print(path)
         return result
 
     def _measure(self, candidate: Candidate, real: Collected | None, result: EvaluationResult) -> None:
-        fake = collect(self.home, candidate.source, self.extractors.of_fake, ranks.rank_and_world())
         common = {
             "generated": candidate.generated,
             "real": dict(self.reference.source.identity) if self.reference else None,
@@ -156,13 +170,13 @@ class _Job:
             "dtype": "float32",
         }
         how = {name: value for name, value in self.request.options.items() if name not in ("bootstrap", "infinity")}
-        stem = f"{candidate.stem}-{fake.count}-{digest(candidate.subject, common, self.extractors.identities, how)[:8]}"
+        hashed = digest(candidate.subject, common, self.extractors.identities, how)[:8]
+        stem = f"{candidate.stem}-{candidate.source.count}-{hashed}"
         found: dict[str, Neighbours] = {}
-        sets = Measurement(fake, real, self.options, self.extractors.identities, self.extractors.foreign, self.extractors.lpips)
-        sets.neighbours_in = lambda space: found.setdefault(space, self._neighbours(fake, space))
-        if ranks.is_first():
-            print(f"measuring {', '.join(metric.name for metric in self.metrics)}", file=sys.stderr)
-        numbers = [sets.number(metric) for metric in self.metrics]
+        scored = [self._scorecard(candidate).number() for metric in self.metrics if metric.kind == CONDITION]
+        plain = [metric for metric in self.metrics if metric.kind != CONDITION]
+        fake = collect(self.home, candidate.source, self.extractors.of_fake, ranks.rank_and_world()) if plain else None
+        numbers = [*self._numbers(plain, fake, real, found), *scored]
         if not ranks.is_first():
             return
         result.files.append(candidate.out / f"{stem}.json")
@@ -171,10 +185,33 @@ class _Job:
         asked = {number.name: record["metrics"][number.name] for number in numbers}
         result.records.append({**record, "metrics": asked})
         _note(candidate, common, numbers)
+        result.figures += [path for number in scored for path in save_scorecard(asked[number.name], candidate.out, stem)]
+        if fake is None:
+            return
         for space, neighbours in found.items():
             self._show(neighbours, fake, candidate, f"{stem}-neighbours-{space}", result)
         if self.request.images and isinstance(candidate.source, Generated):
             _write_images(fake, candidate.source, candidate.out / stem)
+
+    def _numbers(
+        self, metrics: Sequence[Metric], fake: Collected | None, real: Collected | None, found: dict[str, Neighbours]
+    ) -> list[Number]:
+        """The numbers of one set of images; what is `found` of their neighbours is shown later."""
+        if fake is None:
+            return []
+        sets = Measurement(fake, real, self.options, self.extractors.identities, self.extractors.foreign, self.extractors.lpips)
+        sets.neighbours_in = lambda space: found.setdefault(space, self._neighbours(fake, space))
+        if ranks.is_first():
+            print(f"measuring {', '.join(metric.name for metric in metrics)}", file=sys.stderr)
+        return [sets.number(metric) for metric in metrics]
+
+    def _scorecard(self, candidate: Candidate) -> Scorecard:
+        """What a conditional model makes of all that it can be told."""
+        source, probe = candidate.source, self.extractors.of_fake[PROBE]
+        assert isinstance(source, Generated), "folders are refused before"
+        assert isinstance(probe, ProbeExtractor), "it is what reads in the space of the probe"
+        assert self.reference is not None, "the scorecard is not of_fake"
+        return Scorecard(source.studio, probe, self.reference, self.home, self.request.seed, self.request.scored)
 
     def _show(self, neighbours: Neighbours, fake: Collected, candidate: Candidate, stem: str, result: EvaluationResult) -> None:
         """Every image with its nearest training images as a list, and some of them as a figure."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -102,10 +103,10 @@ def direct(model: Model, asked: Asked, load: Callable[[str, str | None], Model])
         raise UserError(*problems)
     if asker is not None and not isinstance(asked.condition, list):
         asker.blend(asked.condition)
-    weak = _weak(model, asked, load) if asked.autoguidance else None
+    weak, facts = _weak(model, asked, load) if asked.autoguidance else (None, {})
     lowest, highest = asked.guidance_interval or (0.0, math.inf)
     guidance = Guidance(interval=(lowest, highest), rescale=asked.guidance_rescale, weak=weak)
-    return Direction(asker, guidance, asked).but()
+    return Direction(asker, guidance, asked, facts).but()
 
 
 def _impossible(model: Model, asked: Asked) -> Iterator[str]:
@@ -140,8 +141,8 @@ def _half_asked(asked: Asked) -> Iterator[str]:
             yield f"guidance_interval must be two noise levels, the lower first; got {ends}; type guidance_interval=[0.3,3]"
 
 
-def _weak(model: Model, asked: Asked, load: Callable[[str, str | None], Model]) -> Any:
-    """The weaker model, seen from the schedule of the other."""
+def _weak(model: Model, asked: Asked, load: Callable[[str, str | None], Model]) -> tuple[Any, dict[str, str]]:
+    """The weaker model, seen from the schedule of the other, and which file it is: a run has another newest one tomorrow."""
     path, ema = str(asked.autoguidance), asked.autoguidance_ema
     if path == EARLY:
         early = model.run_dir and model.run_dir / "checkpoints" / "early.ckpt"
@@ -153,9 +154,11 @@ def _weak(model: Model, asked: Asked, load: Callable[[str, str | None], Model]) 
         raise UserError(f"autoguidance={path} draws {weak.codec.shape}, the model {model.codec.shape}: give one of the same size")
     if weak.labels is not None and (model.labels is None or weak.labels.names != model.labels.names):
         raise UserError(f"autoguidance={path} is told other classes than the model; give one that was trained on the same data")
+    with weak.path.open("rb") as file:
+        facts = {"autoguidance_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
     if weak.config["scheduler"] == model.config["scheduler"]:
-        return weak.denoiser
-    return Rescheduled(weak.denoiser, model.denoiser.schedule)
+        return weak.denoiser, facts
+    return Rescheduled(weak.denoiser, model.denoiser.schedule), facts
 
 
 def _facts(asked: Asked) -> dict[str, str]:

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SHEET_WIDTH = 1000  # pixels that a grid is enlarged to at most, so that small faces can be seen
+TOWER = 6  # rows of fewer columns are enlarged no more than if they had so many: they would make a tower
 TILING = "tiling"  # the text chunk that says where the tiles of a saved grid lie
-GAP, BETWEEN_BANDS = 2, 12  # pixels between tiles, and between bands of rows that belong together
-FONT_SIZE, INK, PAPER = 14, 70, 255
+GAP, BETWEEN_BANDS = 2, 12  # pixels between tiles, and between bands of rows, or blocks of columns, that belong together
+FONT_SIZE, LINE, INK, PAPER = 14, 18, 70, 255
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -88,7 +89,10 @@ def to_pil(image: np.ndarray) -> Image.Image:
 
 @dataclass(frozen=True)
 class Tiling:
-    """Where the tiles of a grid lie: `count` images of height x width, each pixel a square of `scale`, in bands of so many rows."""
+    """Where the tiles of a grid lie: `count` images of height x width, each pixel a square of `scale`, in bands of so many rows.
+
+    `block` is how many columns belong together; 0 is all.
+    """
 
     count: int
     columns: int
@@ -98,6 +102,7 @@ class Tiling:
     band: int
     top: int = 0
     left: int = 0
+    block: int = 0
 
     @property
     def rows(self) -> int:
@@ -108,7 +113,7 @@ class Tiling:
         tall, wide = self.height * self.scale, self.width * self.scale
         row, column = divmod(i, self.columns)
         y = self.top + row * (tall + GAP) + row // self.band * (BETWEEN_BANDS - GAP)
-        x = self.left + column * (wide + GAP)
+        x = self.left + column * (wide + GAP) + column // (self.block or self.columns) * (BETWEEN_BANDS - GAP)
         return slice(y, y + tall), slice(x, x + wide)
 
     def size(self) -> tuple[int, int]:
@@ -123,17 +128,20 @@ def grid(
     columns: int | None = None,
     scale: int | None = None,
     band: int | None = None,
+    block: int = 0,
     row_labels: Sequence[str] = (),
     column_labels: Sequence[str] = (),
+    corner: str = "",
 ) -> np.ndarray:
     """One picture (C,H,W) uint8 of `images` (N,C,H,W) uint8, row by row on white.
 
     `columns` is by default what makes a square. Each pixel becomes a square of `scale` pixels, by default the largest that keeps
-    the tiles within `SHEET_WIDTH`. After every `band` rows the gap is wider. Labels stand left of the rows and above the columns.
+    the tiles within `SHEET_WIDTH`. After every `band` rows and `block` columns the gap is wider. Labels stand left of the rows and
+    above the columns; `corner`, which says what the rows are, stands beside the latter.
     """
     tiles = np.asarray(images)
-    tiling = _plan(tiles, columns, scale, band, row_labels, column_labels)
-    return _draw(tiles, tiling, row_labels, column_labels)
+    tiling = _plan(tiles, columns, scale, band, block, [*row_labels, corner], column_labels)
+    return _draw(tiles, tiling, row_labels, column_labels, corner)
 
 
 def save_grid(
@@ -143,13 +151,15 @@ def save_grid(
     *,
     columns: int | None = None,
     band: int | None = None,
+    block: int = 0,
     row_labels: Sequence[str] = (),
     column_labels: Sequence[str] = (),
+    corner: str = "",
 ) -> np.ndarray:
     """Writes `grid` of `images` as a PNG that `split_grid` takes apart again, and returns the picture (C,H,W) uint8."""
     tiles = np.asarray(images)
-    tiling = _plan(tiles, columns, None, band, row_labels, column_labels)
-    picture = _draw(tiles, tiling, row_labels, column_labels)
+    tiling = _plan(tiles, columns, None, band, block, [*row_labels, corner], column_labels)
+    picture = _draw(tiles, tiling, row_labels, column_labels, corner)
     save_png(picture, path, {**provenance, TILING: json.dumps(asdict(tiling))})
     return picture
 
@@ -168,20 +178,26 @@ def _plan(
     columns: int | None,
     scale: int | None,
     band: int | None,
+    block: int,
     row_labels: Sequence[str],
     column_labels: Sequence[str],
 ) -> Tiling:
     count, _, height, width = tiles.shape
     columns = columns or math.ceil(math.sqrt(count))
-    scale = scale or max(1, SHEET_WIDTH // (columns * width))
     font = ImageFont.load_default(FONT_SIZE)
     lines = [line for label in row_labels for line in label.splitlines()]
+    across = max(columns, min(TOWER, math.ceil(count / columns)))
+    scale = scale or max(1, SHEET_WIDTH // (across * width))
     left = max((math.ceil(font.getlength(line)) + FONT_SIZE for line in lines), default=0)
-    top = 2 * FONT_SIZE if column_labels else 0
-    return Tiling(count, columns, height, width, scale, band or count, top, left)
+    top = 2 * FONT_SIZE + (_lines(column_labels) - 1) * LINE if column_labels else 0
+    return Tiling(count, columns, height, width, scale, band or count, top, left, block)
 
 
-def _draw(tiles: np.ndarray, tiling: Tiling, row_labels: Sequence[str], column_labels: Sequence[str]) -> np.ndarray:
+def _lines(labels: Sequence[str]) -> int:
+    return max((label.count("\n") + 1 for label in labels), default=0)
+
+
+def _draw(tiles: np.ndarray, tiling: Tiling, row_labels: Sequence[str], column_labels: Sequence[str], corner: str) -> np.ndarray:
     picture = np.full((tiles.shape[1], *tiling.size()), PAPER, dtype=np.uint8)
     for i, tile in enumerate(tiles):
         picture[:, *tiling.box(i)] = tile.repeat(tiling.scale, 1).repeat(tiling.scale, 2)
@@ -192,8 +208,13 @@ def _draw(tiles: np.ndarray, tiling: Tiling, row_labels: Sequence[str], column_l
     for row, label in enumerate(row_labels):
         down, _ = tiling.box(row * tiling.columns)
         draw.text((tiling.left - FONT_SIZE / 2, (down.start + down.stop) / 2), label, ink, font, anchor="rm", align="right")
+    lowest = tiling.top - FONT_SIZE
     for column, label in enumerate(column_labels):
         _, across = tiling.box(column)
-        draw.text(((across.start + across.stop) / 2, tiling.top / 2), label, ink, font, anchor="mm")
+        for line, text in enumerate(reversed(label.split("\n"))):
+            half = font.getlength(text) / 2
+            middle = max(half, min((across.start + across.stop) / 2, canvas.width - half))  # what is long stays in the picture
+            draw.text((middle, lowest - line * LINE), text, ink, font, anchor="mm")
+    draw.text((tiling.left - FONT_SIZE / 2, lowest), corner, ink, font, anchor="rm")
     pixels = np.asarray(canvas)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

@@ -8,13 +8,21 @@ from typing import Any, Literal
 
 from facegen import schema
 from facegen.errors import UserError
-from facegen.metrics.names import METRICS, Metric, checked, unknown
-from facegen.types import NonNegativeFloat, NonNegativeInt, PositiveInt
+from facegen.metrics.names import CONDITION, METRICS, Metric, checked, unknown
+from facegen.types import NonNegativeInt, PositiveInt
 
-OPTIONS = "facegen.metrics.measure.Options"
+OPTIONS, ASKED = "facegen.metrics.measure.Options", "facegen.guiding.Asked"
+NESTED = {"options": OPTIONS, "asked": ASKED}  # fields of a request that hold the arguments of another class
 GROUPS = ("data", "sampler")
-DRAWN = 10_000  # images, where n says nothing else
-OF_MODELS = {"n": None, "seed": 0, "ema": None, "guidance": 1.0, "images": False, "sampler": {}}  # what a folder has no use for
+DRAWN, SCORED = 10_000, 1_000  # images, where n says nothing else: for a scorecard, which draws more beside them, the second
+OF_MODELS = {  # what a folder has no use for
+    "n": None,
+    "seed": 0,
+    "ema": None,
+    "images": False,
+    "sampler": {},
+    **{name: default for name, (_, default) in schema.signature(ASKED).items()},
+}
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,6 @@ class Request:
     seed: NonNegativeInt
     split: Literal["train", "held_out", "all"]
     real_n: PositiveInt | None
-    guidance: NonNegativeFloat
     ema: str | None
     probe: str | None
     inception_weights: str | None
@@ -42,11 +49,18 @@ class Request:
     data: dict[str, Any]
     sampler: dict[str, Any]
     options: dict[str, Any]
+    asked: dict[str, Any]
 
     @property
     def count(self) -> int:
         """How many images are drawn."""
-        return DRAWN if self.n is None else self.n
+        only_scored = all(METRICS[name].kind == CONDITION for name in self.metrics)
+        return self.scored if only_scored else DRAWN if self.n is None else self.n
+
+    @property
+    def scored(self) -> int:
+        """How many images the scorecard of a conditional model reads its answers from."""
+        return SCORED if self.n is None else self.n
 
     @property
     def checkpoints(self) -> list[str]:
@@ -70,11 +84,13 @@ def _listed(value: str | list[str] | None) -> list[str]:
 
 def request_of(config: dict[str, Any]) -> Request:
     """The request that the plain configuration `config` of conf/evaluate.yaml makes; raises UserError with a line for each problem."""
-    own = [field.name for field in fields(Request) if field.name != "options"]
+    own = [field.name for field in fields(Request) if field.name not in NESTED]
     wanted = {name: kind for name, (kind, _) in schema.signature("facegen.request.Request").items() if name in own}
     wanted = {name: kind for name, kind in wanted.items() if name not in GROUPS}
-    wanted |= {name: kind for name, (kind, _) in schema.signature(OPTIONS).items()}
-    config = {**config, "metrics": _as_list(config.get("metrics")), "ema": None if config.get("ema") is None else str(config["ema"])}
+    wanted |= {name: kind for target in NESTED.values() for name, (kind, _) in schema.signature(target).items()}
+    config = {**config, "metrics": _as_list(config.get("metrics"))}
+    for key in ("ema", "autoguidance_ema"):  # a half-life is read as a number
+        config[key] = None if config.get(key) is None else str(config[key])
     problems = schema.unknown(config, [*wanted, *GROUPS])
     problems += [line for key, kind in wanted.items() for line in schema.check_value(config, key, kind, key)]
     for group in GROUPS:
@@ -84,8 +100,8 @@ def request_of(config: dict[str, Any]) -> Request:
         problems = unknown(config["metrics"]) or _sides(config)
     if problems:
         raise UserError(*problems)
-    options = {name: config[name] for name in schema.signature(OPTIONS)}
-    return Request(**{name: config[name] for name in own}, options=options)
+    options, asked = ({name: config[name] for name in schema.signature(target)} for target in NESTED.values())
+    return Request(**{name: config[name] for name in own}, options=options, asked=asked)
 
 
 def _as_list(value: Any) -> Any:
@@ -110,18 +126,39 @@ def _sides(config: dict[str, Any]) -> list[str]:
     for name, default in OF_MODELS.items() if fake else ():
         if config[name] != default:
             problems.append(f"{name} is of models that draw, fake={fake} is a folder; leave {name} out")
+    if isinstance(config["condition"], list):
+        several = ",".join(map(str, config["condition"]))
+        problems.append(f"condition=[{several}] is several; type one of them, or a blend: 'condition={{A:0.5,B:0.5}}'")
     if real and data:
         problems.append(f"real={real} and data=...: one of them is measured against; leave the other out")
-    needs_real = [name for name in config["metrics"] if not METRICS[name].of_fake]
+    needs_real = [name for name in config["metrics"] if not METRICS[name].of_fake and METRICS[name].kind != CONDITION]
     if fake and not ckpt and needs_real and not real and "_target_" not in data:
         problems.append(f"{needs_real[0]} compares fake={fake} with real images; type real=FOLDER, or data=NAME data.root=FOLDER")
     paired = [name for name in config["metrics"] if METRICS[name].paired]
     if paired and not (fake and real):
         problems.append(f"{paired[0]} compares images one by one, by their names; type fake=FOLDER real=FOLDER")
+    problems += _scored(config)
     if config["kid_subset_size"] == 1:
         problems.append("kid_subset_size must be at least 2; got 1; type kid_subset_size=1000")
     if config["bootstrap"] == 1:
         problems.append("bootstrap must be 0 (no interval), or 2 and more draws; got 1; type bootstrap=20")
     if any(METRICS[name].kind == "neighbours" for name in config["metrics"]) and config["real_n"]:
         problems.append(f"neighbours looks among all training images; got real_n={config['real_n']}; leave it out")
+    return problems
+
+
+def _scored(config: dict[str, Any]) -> list[str]:
+    """Problems of the scorecard of a conditional model, which asks a model for everything in turn and looks at labelled images."""
+    others = [name for name in config["metrics"] if METRICS[name].kind != CONDITION]
+    if len(others) == len(config["metrics"]):
+        return []
+    if config["fake"]:
+        return [f"condition asks a model for what it can be told, fake={config['fake']} is a folder; leave it out of metrics"]
+    problems = []
+    if config["real"]:
+        problems.append(f"condition looks at labelled images, real={config['real']} has no labels; leave real out, or type data=NAME")
+    if config["condition"] is not None:
+        problems.append("metrics=[condition] asks for every class and attribute in turn; leave condition= out")
+    if config["images"] and not others:
+        problems.append("images=true writes the images of other metrics than condition; leave it out, or type metrics=[condition,fd_probe]")
     return problems

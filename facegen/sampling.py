@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -14,18 +14,20 @@ from facegen import images
 from facegen.diffusion.sampler import Sampler, Stepwise
 from facegen.errors import UserError
 from facegen.figures.compare import COLUMNS, previews, save_rows
+from facegen.figures.conditions import SEEDS, picture
 from facegen.figures.denoise import Film, evenly, save_animation, save_strip
 from facegen.generate import Between
 from facegen.guiding import Direction
 from facegen.seeding import mix
 from facegen.studio import Loaded, Studio, device_of, prepare
-from facegen.types import NonNegativeInt, PositiveInt
+from facegen.types import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 ON_SHEET, ON_FILM = 64, 16  # images that a sheet and an animation show at most
 STAGES, PAIRS, BETWEEN = 12, 6, 9  # rows of stages, rows and columns of an interpolation, at most
-SHOWN = {"denoise": ON_FILM, "stages": COLUMNS, "interpolate": 2 * PAIRS}  # seeds that a figure has room for
+SHOWN = {"denoise": ON_FILM, "stages": COLUMNS, "interpolate": 2 * PAIRS, **SEEDS}  # seeds that a figure has room for
 
 Stage = TypeVar("Stage")
+Figure = Literal["sheet", "denoise", "stages", "interpolate", "classes", "attributes", "strip", "blends", "ternary", "ways", "guidance"]
 
 
 @dataclass
@@ -46,7 +48,9 @@ def sample_job(
     seed: NonNegativeInt = 0,
     out: str | None = None,
     batch_size: PositiveInt = 64,
-    figure: Literal["sheet", "denoise", "stages", "interpolate"] = "sheet",
+    figure: Figure = "sheet",
+    group: str | None = None,
+    guidances: list[NonNegativeFloat] | None = None,
     device: Literal["cpu", "cuda"] | None = None,
 ) -> SampleResult:
     """Draws the images of seeds `seed` .. `seed + n - 1` into `out`, or a figure of them.
@@ -56,25 +60,28 @@ def sample_job(
         out: by default a folder of the run, named after the checkpoint and the sampler.
         figure: `sheet` writes every image as a file of its own, named by its seed, and the first 64 as sheet.png; what is there already
             is not drawn again. `denoise` writes the walk from noise to face as denoise.png and denoise.webp, `stages` the same seeds at
-            every kept preview or checkpoint of the run, `interpolate` the images between seeds.
+            every kept preview or checkpoint of the run, `interpolate` the images between seeds. The rest show what a
+            model is told, and are explained where they are drawn (`facegen.figures.conditions`).
+        group: whose classes are shown; None is the first group.
+        guidances: the weights of figure=guidance; None is 0, 1, 1.5, 2, 3, 5, 8.
         device: where to draw; None is the graphics card where there is one.
 
-    Raises UserError where `out` cannot be written or holds images that were drawn otherwise.
+    Raises UserError where `out` cannot be written or holds what was drawn otherwise, or the figure cannot show what is asked.
     """
     studio = Studio(loaded, sampler, batch_size, device_of(device), direction or Direction())
     seeds = range(seed, seed + n)
+    planned = picture(figure, studio, seeds, group, guidances)  # what is wrong with it is said before anything is made
     if (most := SHOWN.get(figure, n)) < n:
         print(f"figure={figure} shows the first {most} of n={n} seeds", file=sys.stderr)
     shown = {} if figure == "sheet" else {"figure": figure, "seeds": f"{seed}..{seed + n - 1}"}  # figures of other seeds lie elsewhere
-    folder = Path(out) if out else default_out(loaded, sampler, {**studio.facts, **shown})
+    folder = Path(out) if out else default_out(loaded, sampler, planned.facts if planned else {**studio.facts, **shown})
     prepare(folder, n * max(4096, int(np.prod(loaded.codec.image_shape))) if figure == "sheet" else 0)
-    result = FIGURES[figure](studio, seeds, folder)
-    for path in result.figures:
-        print(path)
+    result = SampleResult(folder, [planned.draw(folder)]) if planned else FIGURES[figure](studio, seeds, folder)
+    print(*result.figures, sep="\n")
     return result
 
 
-def default_out(loaded: Loaded, sampler: Sampler, facts: dict[str, str]) -> Path:
+def default_out(loaded: Loaded, sampler: Sampler, facts: Mapping[str, str]) -> Path:
     """RUN/samples/CHECKPOINT-SAMPLER-STEPS-DIGEST, with the samples that were drawn just so and no others."""
     digest = f"{mix(*sorted(map(str, facts.items()))) & 0xFFFF:04x}"
     name = f"{loaded.path.stem}-{type(sampler).__name__.lower()}-{sampler.steps}-{digest}"

@@ -50,9 +50,10 @@ def test_every_experiment_is_a_valid_configuration(experiment: str | None, tmp_p
     for file in ("1.jpg", "European/1.jpg", "Indian/1.jpg", *raw):  # what every layout looks for before it is opened
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
-    config = resolve(
-        configure("train", *([f"experiment={experiment}", f"++data.root={tmp_path}"] if experiment not in (None, "demo") else []))
-    )
+    chosen = [] if experiment is None else [f"experiment={experiment}"]
+    if "root" in configure("train", *chosen)["data"]:
+        chosen.append(f"data.root={tmp_path}")
+    config = resolve(configure("train", *chosen))
     assert all(group in config for group in GROUPS)
 
 
@@ -103,7 +104,8 @@ def test_an_evaluation_can_be_asked_for_all_it_knows_with_the_defaults_of_its_op
     settings = yaml.safe_load((CONF / "evaluate.yaml").read_text())
     options = schema.signature("facegen.metrics.measure.Options")
     assert {name: settings[name] for name in options} == {name: default for name, (_, default) in options.items()}
-    asked = {*schema.signature("facegen.request.Request"), *options} - {"options", "data", "sampler"}
+    ways = schema.signature("facegen.guiding.Asked")
+    asked = {*schema.signature("facegen.request.Request"), *ways, *options} - {"options", "asked", "data", "sampler"}
     assert asked == set(settings) - {"defaults", "hydra"}
 
 

@@ -27,7 +27,7 @@ class ProbeExtractor:
 
     They depend on the image alone, not on the batch it comes in: the network always sees groups of one fixed size, because matrix
     products of another size round otherwise. `identity` names the weights, the data they were trained on and how images are brought to
-    the probe's size and channels.
+    the probe's size and channels; `names` are those of the logits, `groups` of those that exclude each other.
     """
 
     name = "probe"
@@ -36,6 +36,8 @@ class ProbeExtractor:
         self.device = torch.device(device)
         self.probe = loaded.probe.to(self.device)
         self.resolution, self.channels = int(loaded.data["resolution"]), int(loaded.data["channels"])
+        self.names: list[str] = loaded.data["condition_names"]  # of the logits
+        self.groups: dict[str, list[str]] = loaded.data["condition_groups"]
         self.identity: dict[str, str] = {
             "name": self.name,
             "sha256": loaded.sha256,

@@ -128,6 +128,19 @@ class DataImages:
         """The images (N,C,H,W) uint8 at `places` (N,), by default all at once."""
         return self._data.pixels(self.numbers[places])
 
+    def unlabelled(self, names: Sequence[str]) -> list[str]:
+        """The problem of images that have none of the labels `names`, or not all."""
+        known = list(self._data.condition_names)
+        unknown = [name for name in names if name not in known]
+        has = f"has no label {unknown[0]}" if unknown and known else "has no labels"
+        data = type(self._data).__name__
+        return [f"condition looks at labelled images, the data ({data}) {has}; leave data out, or type data=NAME"] if unknown else []
+
+    def labels(self, names: Sequence[str]) -> np.ndarray:
+        """What the data says of the images under `names`, all of them known (`unlabelled`), (N,K) float32."""
+        known = list(self._data.condition_names)
+        return self._data.conditions(self.numbers)[:, [known.index(name) for name in names]]
+
     def batches(self, numbers: Sequence[int], kept: int) -> Iterator[np.ndarray]:
         """The images of `numbers`."""
         with progress(self.title, kept, kept + len(numbers)) as advance:
