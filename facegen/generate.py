@@ -37,6 +37,7 @@ Seed = int | Between
 AnySeed = TypeVar("AnySeed", bound=Seed)
 Stream = Callable[[], Tensor]
 UNGUIDED = Guidance()
+SPOILT = "the model draws NaN: its weights are spoilt; sample an earlier checkpoint with ckpt=FILE"
 
 
 def generate(
@@ -71,24 +72,21 @@ def generate(
     """
     device = _device(denoiser)
     group = _group(codec.shape, device)
-    grouped = _Grouped(denoiser, group)
-    guidance = replace(guidance, weak=guidance.weak and _Grouped(guidance.weak, group))
     levels = denoiser.schedule.level(sampler.times(denoiser.schedule))
+    guidance = replace(guidance, weak=guidance.weak and _Grouped(guidance.weak, group))
     precision = torch.autocast(device.type, autocast) if autocast else contextlib.nullcontext()
     together = math.ceil(batch_size / group) * group
     for start in range(0, len(seeds), together):
-        chosen = seeds[start : start + together]
-        here = None if told is None else told[start : start + together].to(device)
-        walker: CleanImage = Guided(grouped, here, guidance, levels)
-        if clip and codec.limit:
-            walker = Clipped(walker, codec.limit)
+        rows = slice(start, start + together)
+        guided = Guided(_Grouped(denoiser, group), told and told[rows].to(device), guidance, levels)
+        walker = Clipped(guided, codec.limit) if clip and codec.limit else guided
         with torch.no_grad(), _evaluating(denoiser), precision:
-            draw = _draws(chosen, codec.shape, device)
+            draw = _draws(seeds[rows], codec.shape, device)
             x = sampler(walker, draw() * denoiser.schedule.prior_std(), draw, watch)
             images = in_groups(codec.decode, _group(codec.image_shape, device), x).float().cpu()
         if not torch.isfinite(images).all():
-            raise UserError("the model draws NaN: its weights are spoilt; sample an earlier checkpoint with ckpt=FILE")
-        yield list(chosen), to_uint8(images)
+            raise UserError(SPOILT)
+        yield list(seeds[rows]), to_uint8(images)
 
 
 class Usual(Protocol):

@@ -67,9 +67,8 @@ class UNet(nn.Module):
 
         super().__init__()
         attends = [size in attention for size in feature_map_sizes(resolution, widths, patch)]
-        time_channels = 4 * widths[0]
         self.patch, self.injection = patch, injection
-        self.injected = {"embedding": time_channels, "channels": condition_channels, None: 0}[injection]
+        self.injected = {"embedding": 4 * widths[0], "channels": condition_channels, None: 0}[injection]
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.unet = UNet2DModel(
             in_channels=channels * patch**2 + (condition_channels if injection == "channels" else 0),
@@ -84,7 +83,7 @@ class UNet(nn.Module):
             dropout=dropout,
             class_embed_type="identity" if injection == "embedding" else None,
         )
-        self._furnish(block, time_channels, dropout, gradient_checkpointing)
+        self._furnish(block, 4 * widths[0], dropout, gradient_checkpointing)
 
     def _furnish(self, block: str, time_channels: int, dropout: float, gradient_checkpointing: bool) -> None:
         """Puts in what UNet2DModel has no argument for."""
