@@ -2,7 +2,7 @@
 
 A wish names classes and attributes: `Indian`, `{European: 0.5, Indian: 0.5}`, `{Male: 1, Smiling: 0}`. Whatever of the data's labels it
 leaves open is taken from a training image that agrees with the wish, another for each seed: the rest of a face is then as likely as in
-the data, and the model is told nothing that it has never seen together.
+the data.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import Tensor
 from facegen.diffusion.guidance import Told
 from facegen.errors import UserError, nearest
 from facegen.families.labels import Labels, example_of
+from facegen.wishes import NONE
 
-NONE = "none"  # asks for nothing, which is not the same as asking for no particular thing
 MOST_PARTS = 16  # conditions that one image is made of
 
 Wish = dict[str, float]
@@ -55,10 +55,12 @@ class Asker:
     def _problems(self, wish: Mapping[str, object], option: str) -> Iterator[str]:
         names = self.labels.names
         for name, weight in wish.items():
-            if name not in names:
+            if name in self.labels.groups:
+                yield f"{option}: {name} is a group; ask for one of its classes: {_listed(self._classes(name))}"
+            elif name not in names:
                 hint = _split_by_the_shell(name, option) or f"allowed: {_listed(names)}, {NONE}"
                 yield f"{option}: {name} is nothing that this model was told{nearest(name, names)}; {hint}"
-            elif isinstance(weight, str) or not isinstance(weight, int | float) or not 0 <= weight <= 1:
+            elif not isinstance(weight, int | float) or not 0 <= weight <= 1:
                 yield f"{option}: {name} must be a number from 0 to 1; got {weight}; type '{option}={{{name}:1}}'"
         totals: dict[str, float] = {}
         for name, weight in wish.items():
@@ -66,8 +68,11 @@ class Asker:
                 totals[self.group_of[name]] = totals.get(self.group_of[name], 0.0) + weight
         for group, total in totals.items():
             if not math.isclose(total, 1, abs_tol=1e-3):
-                classes = _listed([self.labels.names[i] for i in self.labels.groups[group]])
+                classes = _listed(self._classes(group))
                 yield f"{option}: the weights of one face's {group} must add up to 1; got {total:g}; the classes are {classes}"
+
+    def _classes(self, group: str) -> list[str]:
+        return [self.labels.names[i] for i in self.labels.groups[group]]
 
     def _corners(self, wish: Wish) -> Blend:
         """`wish` as shares of wishes that have no blend in them; what is named first comes first."""
@@ -100,8 +105,9 @@ class Asker:
             base = self.examples[self._example(model, seed)]
             for part, (share, wish) in enumerate(blend):
                 conditions[row, part], shares[row, part] = self._filled(wish, base), share
+        shares /= shares.sum(dim=1, keepdim=True)
         if not mixed:
-            return Told(conditions, shares / shares.sum(dim=1, keepdim=True))
+            return Told(conditions, shares)
         return Told.plainly((shares[:, :, None] * conditions).sum(dim=1))
 
     def _filled(self, wish: Wish | None, base: Tensor) -> Tensor:
@@ -136,22 +142,9 @@ def between(first: Blend, second: Blend, weight: float) -> Blend:
     return [(share, wish) for share, wish in merged.values() if share > 0]
 
 
-def spelled(value: object) -> str:
-    """A condition as it is typed: `Indian`, `{European:0.5,Indian:0.5}`."""
-    if isinstance(value, Mapping):
-        return (
-            "{"
-            + ",".join(f"{name}:{weight:g}" if isinstance(weight, float) else f"{name}:{weight}" for name, weight in value.items())
-            + "}"
-        )
-    if isinstance(value, list):
-        return f"[{','.join(map(spelled, value))}]"
-    return str(value)
-
-
 def _split_by_the_shell(name: str, option: str) -> str | None:
-    """What to type where `name` is a part of a brace that the shell has taken apart."""
-    return f"quote the whole, or the shell takes the braces apart: '{option}={{{name},...}}'" if ":" in name else None
+    """What to type where `name` is a part of a brace that has lost its braces."""
+    return f"weights stand in braces, and those in quotes: '{option}={{{name},...}}'" if ":" in name else None
 
 
 def _listed(names: Sequence[str]) -> str:

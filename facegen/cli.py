@@ -14,6 +14,7 @@ from typing import Any
 
 from facegen.errors import UserError
 from facegen.plain_words import CONF, lines_of
+from facegen.wishes import parts
 
 MULTIRUN = {"-m", "--multirun"}
 LISTS = {"evaluate": ("ckpt", "fake")}  # paths of which a script takes several: [A,B]
@@ -36,7 +37,7 @@ QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 PARTS = re.compile(rf"(?:^|(?<=,))(?:(?:{QUOTED.pattern})(?=,|\Z)|[^,]*)", re.DOTALL)  # what a multirun sweeps over, between its commas
 SEVERAL_DEVICES = re.compile(r"\+*(trainer\.(devices|nodes)=.*([2-9]|\d\d)|trainer(\.strategy)?=.*\bddp\b)")
 WEIGHT = r"[^][{}:,]+:\s*[-+.\de]+"
-OPENED = re.compile(rf"\+*condition=({WEIGHT}(?:,{WEIGHT})*)")  # a brace that the shell has taken apart, or that nobody typed
+OPENED = re.compile(rf"{WEIGHT}(?:,{WEIGHT})*")  # a brace that the shell has taken apart, or that nobody typed
 FUNCTION = re.compile(r"(choice|range|shuffle|sort|tag)\(")  # how a sweep may be written too
 
 
@@ -46,6 +47,8 @@ def spelled_for_hydra(argument: str, sweep: bool, script: str = "train") -> str:
     name = key.lstrip("+")
     if not equals or name.startswith(("-", "~", "hydra")):
         return argument
+    if name == "condition" and not (sweep and FUNCTION.match(value)):  # read by facegen.wishes: a class may have any name
+        return f"{key}={','.join(map(_quoted, parts(value))) if sweep and value[:1] != '[' else _quoted(value)}"
     if name in PATHS and not (sweep and FUNCTION.match(value)):
         value = _listed(value) if name in LISTS.get(script, ()) and _is_list(value) else _each(value) if sweep else _quoted(value)
     return f"{'++' if '.' in key and key == name else ''}{key}={value}"
@@ -113,10 +116,13 @@ def sweep_name(arguments: list[str]) -> str:
 
 def opened_brace(arguments: list[str]) -> str | None:
     """What to type where the shell has made several words of one `condition={A:0.5,B:0.5}`; None where it has not."""
-    given = [argument for argument in arguments if argument.lstrip("+").startswith("condition=")]
-    opened = [found.group(1) for argument in given if (found := OPENED.fullmatch(argument))]
-    if opened:
+    places = [i for i, argument in enumerate(arguments) if argument.lstrip("+").startswith("condition=")]
+    given = [arguments[i].partition("=")[2] for i in places]
+    if opened := [value for value in given if OPENED.fullmatch(value)]:
         return f"condition={opened[0]} has lost its braces, or the shell has taken them; type 'condition={{{','.join(opened)}}}'"
+    if given and given[0].count("{") != given[0].count("}"):
+        rest = [word for word in arguments[places[0] + 1 :] if "=" not in word and not word.startswith("-")]
+        return f"condition={given[0]} has a space after it, at which the shell parts it; type 'condition={given[0]}{''.join(rest)}'"
     if len(given) > 1:
         typed = "'condition={A:0.5,B:0.5}', or 'condition=[{A:1},{B:1}]'"
         return f"condition is given {len(given)} times, or the shell has taken its braces apart; give it once, in quotes: {typed}"

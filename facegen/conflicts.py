@@ -17,6 +17,7 @@ def conflicts(config: dict[str, Any]) -> list[str]:
         *beyond_the_schedule(config["sampler"], config["scheduler"]),
         *_monitor(config),
         *_uneven_batch(config),
+        *_told_nothing(config["model"]),
         *_network(config),
         *_time(config),
         *_data(config),
@@ -50,6 +51,13 @@ def _uneven_batch(config: dict[str, Any]) -> Iterator[str]:
     if batch % processes:
         fitting = -(-batch // processes) * processes
         yield f"data.batch_size must be a multiple of the {processes} devices that share it; got {batch}; type data.batch_size={fitting}"
+
+
+def _told_nothing(model: dict[str, Any]) -> Iterator[str]:
+    """The problem of a network that waits to be told something by a model that is told nothing."""
+    injection = model.get("network", {}).get("injection")
+    if injection and "injection" not in model:
+        yield f"model.network.injection={injection} is of models that are told something; type model=class_conditional"
 
 
 def _network(config: dict[str, Any]) -> list[str]:

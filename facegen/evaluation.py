@@ -13,7 +13,7 @@ from facegen.data.cache import cache_home
 from facegen.errors import UserError
 from facegen.figures.neighbours import save_neighbours
 from facegen.figures.scorecard import save_scorecard
-from facegen.guiding import Asked, direct
+from facegen.guiding import direct
 from facegen.loading import Loaded, sampler_of
 from facegen.metrics.extractors import Extractors
 from facegen.metrics.features import Collected, collect
@@ -83,7 +83,7 @@ def _check_askable(loaded: Sequence[Loaded], extractors: Extractors, reference: 
 def _drawn(loaded: Loaded, request: Request, load: Load, build: Build) -> Candidate:
     """The images that a checkpoint will draw."""
     sampler = build(sampler_of(loaded, request.sampler))
-    direction = direct(loaded, Asked(**request.asked), load)
+    direction = direct(loaded, request.asked, load)
     studio = Studio(loaded, sampler, request.batch_size, device_of(request.device), direction)
     source, facts = Generated(studio, request.seed, request.count), studio.facts
     subject = {key: facts[key] for key in ("checkpoint", "sha256", "family", "step", "schedule", "prediction")}
@@ -94,7 +94,7 @@ def _drawn(loaded: Loaded, request: Request, load: Load, build: Build) -> Candid
         "first_seed": request.seed,
         "sampler": describe(sampler),
         **direction.facts,
-        "guidance": request.asked["guidance"],  # a number, as ever: old files can be compared
+        "guidance": request.asked.guidance,  # a number, as ever: old files can be compared
         "ema": facts["ema"],
         "resolution": source.resolution,
         "channels": source.channels,

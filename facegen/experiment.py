@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from facegen import schema
+from facegen.asked import Asked
 from facegen.cli import CONF, one_device_a_job
 from facegen.conflicts import conflicts
 from facegen.errors import UserError
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from facegen.training import TrainResult
 
 GROUPS = ("model", "data", "scheduler", "sampler", "optimizer", "trainer", "logger", "ema", "preview", "monitor", "checkpoint")
-ASKED = "facegen.guiding.Asked"
+ASKED = "facegen.asked.Asked"
 # What may differ when a run continues: it changes how far or where, not what is computed.
 FREE = (
     "run_dir",
@@ -155,15 +156,20 @@ def sample(cfg: DictConfig) -> SampleResult:
         raise UserError(*problems)
     from facegen.checkpoint import latest
 
+    request = Asked(**{key: config[key] for key in asked})
+    if problems := list(request.problems(sweeps_guidance=config["figure"] == "guidance")):
+        raise UserError(*problems)
     latest(config["ckpt"])  # what is not there need not wait for torch
+    if weaker := request.weaker():
+        latest(weaker, "autoguidance")
     from facegen.loading import sampler_of
 
     loaded = load(config["ckpt"], config["ema"])
     sampler = build(sampler_of(loaded, config.get("sampler")))
-    from facegen.guiding import Asked, direct
+    from facegen.guiding import direct
     from facegen.sampling import sample_job
 
-    direction = direct(loaded, Asked(**{key: config[key] for key in asked}), load)
+    direction = direct(loaded, request, load)
     return sample_job(loaded, sampler, direction, **{key: config[key] for key in options})
 
 
@@ -176,8 +182,9 @@ def evaluate(cfg: DictConfig) -> EvaluationResult:
 
     for ckpt in request.checkpoints:
         latest(ckpt)  # what is not there need not wait for torch
-    if request.probe is not None:
-        latest(request.probe, "probe")
+    for option, path in {"probe": request.probe, "autoguidance": request.asked.weaker()}.items():
+        if path is not None:
+            latest(path, option)
     from facegen.evaluation import evaluate_job
 
     return evaluate_job(request, load, load_probe, build)

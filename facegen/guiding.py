@@ -7,42 +7,18 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
-from facegen.asking import NONE, Asker, Blend, spelled
+from facegen.asked import EARLY, Asked
+from facegen.asking import Asker, Blend
 from facegen.codecs import Codec
 from facegen.diffusion.denoiser import Denoiser, Rescheduled
 from facegen.diffusion.guidance import Guidance, Told
 from facegen.errors import UserError
 from facegen.families.labels import Labels
-from facegen.types import Fraction, NonNegativeFloat
-
-EARLY = "early"  # the snapshot that a run keeps of its first eighth
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What is asked of a model, and how firmly; the values are those of the command line.
-
-    Args:
-        condition: a name, {name: weight}, a list of these where a figure shows several, `none`; null is what the data shows.
-        blend: how several classes become one face: their `embedding` is mixed, their `prediction` is, or they take turns (`switch`).
-        guidance: weight of what is asked against what is drawn unasked: 1 is off, 0 unasked, more exaggerates.
-        guidance_interval: noise levels [lowest, highest] within which it holds; null is all.
-        guidance_rescale: share of the way back to the contrast of an unguided image.
-        autoguidance: a weaker model to be guided away from, in place of the same one unasked: a checkpoint, a run, or `early`.
-        autoguidance_ema: its average, by half-life, or `raw`; null is that of the model itself.
-    """
-
-    condition: object = None
-    blend: Literal["embedding", "prediction", "switch"] = "embedding"
-    guidance: NonNegativeFloat = 1.0
-    guidance_interval: list[float] | None = None
-    guidance_rescale: Fraction = 0.0
-    autoguidance: str | None = None
-    autoguidance_ema: str | None = None
+from facegen.wishes import NONE, spelled
 
 
 class Model(Protocol):
@@ -99,7 +75,7 @@ def direct(model: Model, asked: Asked, load: Callable[[str, str | None], Model])
     Raises UserError with a line for each thing that this model cannot be asked, or not so.
     """
     asker = Asker(model.labels, model.examples) if model.labels is not None and model.examples is not None else None
-    if problems := [*_impossible(model, asked), *_half_asked(asked)]:
+    if problems := list(_impossible(model, asked)):
         raise UserError(*problems)
     if asker is not None and not isinstance(asked.condition, list):
         asker.blend(asked.condition)
@@ -128,19 +104,6 @@ def _impossible(model: Model, asked: Asked) -> Iterator[str]:
             yield f"condition={NONE}: {why}; leave it out"
 
 
-def _half_asked(asked: Asked) -> Iterator[str]:
-    """Options that say nothing, or contradict, whatever the model."""
-    for name in ("guidance_interval", "guidance_rescale", "autoguidance"):
-        if asked.guidance == 1 and getattr(asked, name):
-            yield f"{name} changes nothing at guidance=1; type guidance=2"
-    if asked.autoguidance_ema and not asked.autoguidance:
-        yield "autoguidance_ema is the average of the model named by autoguidance=; type autoguidance=CKPT"
-    if asked.guidance_interval is not None:
-        ends = asked.guidance_interval
-        if len(ends) != 2 or not 0 <= ends[0] < ends[1]:
-            yield f"guidance_interval must be two noise levels, the lower first; got {ends}; type guidance_interval=[0.3,3]"
-
-
 def _weak(model: Model, asked: Asked, load: Callable[[str, str | None], Model]) -> tuple[Any, dict[str, str]]:
     """The weaker model, seen from the schedule of the other, and which file it is: a run has another newest one tomorrow."""
     path, ema = str(asked.autoguidance), asked.autoguidance_ema
@@ -149,7 +112,9 @@ def _weak(model: Model, asked: Asked, load: Callable[[str, str | None], Model]) 
         if early is None or not early.is_file():
             raise UserError(f"autoguidance=early: {model.path} has no early.ckpt beside it; type autoguidance=CKPT, of a weaker model")
         path = str(early)
-    weak = load(path, ema)
+    weak = _loaded(path, ema, load)
+    if weak.provenance == model.provenance and weak.path.resolve() == model.path.resolve():
+        raise UserError(f"autoguidance={path} is the model itself, which leads nowhere; give an earlier one, or type autoguidance_ema=raw")
     if weak.codec.shape != model.codec.shape:
         raise UserError(f"autoguidance={path} draws {weak.codec.shape}, the model {model.codec.shape}: give one of the same size")
     if weak.labels is not None and (model.labels is None or weak.labels.names != model.labels.names):
@@ -159,6 +124,15 @@ def _weak(model: Model, asked: Asked, load: Callable[[str, str | None], Model]) 
     if weak.config["scheduler"] == model.config["scheduler"]:
         return weak.denoiser, facts
     return Rescheduled(weak.denoiser, model.denoiser.schedule), facts
+
+
+def _loaded(path: str, ema: str | None, load: Callable[[str, str | None], Model]) -> Model:
+    """The model at `path`; what is wrong with it is told by the names of the options that it was given by."""
+    try:
+        return load(path, ema)
+    except UserError as error:
+        lines = (line.replace("ema=", "autoguidance_ema=").replace("ckpt=", "autoguidance=") for line in error.lines)
+        raise UserError(*lines) from error
 
 
 def _facts(asked: Asked) -> dict[str, str]:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from PIL import Image, ImageDraw, PngImagePlugin
 
+from facegen import lettering
 from facegen.errors import UserError
 
 if TYPE_CHECKING:
@@ -137,7 +138,8 @@ def grid(
 
     `columns` is by default what makes a square. Each pixel becomes a square of `scale` pixels, by default the largest that keeps
     the tiles within `SHEET_WIDTH`. After every `band` rows and `block` columns the gap is wider. Labels stand left of the rows and
-    above the columns; `corner`, which says what the rows are, stands beside the latter.
+    above the columns; `corner`, which says what the rows are, stands beside the latter. Labels of columns that would lie on one another
+    are shortened.
     """
     tiles = np.asarray(images)
     tiling = _plan(tiles, columns, scale, band, block, [*row_labels, corner], column_labels)
@@ -184,11 +186,9 @@ def _plan(
 ) -> Tiling:
     count, _, height, width = tiles.shape
     columns = columns or math.ceil(math.sqrt(count))
-    font = ImageFont.load_default(FONT_SIZE)
-    lines = [line for label in row_labels for line in label.splitlines()]
     across = max(columns, min(TOWER, math.ceil(count / columns)))
     scale = scale or max(1, SHEET_WIDTH // (across * width))
-    left = max((math.ceil(font.getlength(line)) + FONT_SIZE for line in lines), default=0)
+    left = max((math.ceil(lettering.width(label, FONT_SIZE)) + FONT_SIZE for label in row_labels if label), default=0)
     top = 2 * FONT_SIZE + (_lines(column_labels) - 1) * LINE if column_labels else 0
     return Tiling(count, columns, height, width, scale, band or count, top, left, block)
 
@@ -197,24 +197,30 @@ def _lines(labels: Sequence[str]) -> int:
     return max((label.count("\n") + 1 for label in labels), default=0)
 
 
+def _heads(tiling: Tiling, labels: Sequence[str], line: int) -> list[tuple[float, str]]:
+    """What stands in a line, counted from below, above the columns, as (middle, text)."""
+    lines = [label.split("\n")[::-1] for label in labels]
+    spans = [tiling.box(column)[1] for column in range(len(labels))]
+    return [((span.start + span.stop) / 2, texts[line]) for span, texts in zip(spans, lines, strict=True) if texts[line:] and texts[line]]
+
+
 def _draw(tiles: np.ndarray, tiling: Tiling, row_labels: Sequence[str], column_labels: Sequence[str], corner: str) -> np.ndarray:
     picture = np.full((tiles.shape[1], *tiling.size()), PAPER, dtype=np.uint8)
     for i, tile in enumerate(tiles):
         picture[:, *tiling.box(i)] = tile.repeat(tiling.scale, 1).repeat(tiling.scale, 2)
     if not row_labels and not column_labels:
         return picture
-    canvas, font = to_pil(picture), ImageFont.load_default(FONT_SIZE)
+    canvas = to_pil(picture)
     draw, ink = ImageDraw.Draw(canvas), INK if len(picture) == 1 else (INK,) * 3
     for row, label in enumerate(row_labels):
         down, _ = tiling.box(row * tiling.columns)
-        draw.text((tiling.left - FONT_SIZE / 2, (down.start + down.stop) / 2), label, ink, font, anchor="rm", align="right")
+        font, middle = lettering.font_of(label, FONT_SIZE), (down.start + down.stop) / 2
+        draw.text((tiling.left - FONT_SIZE / 2, middle), label, ink, font, anchor="rm", align="right")
     lowest = tiling.top - FONT_SIZE
-    for column, label in enumerate(column_labels):
-        _, across = tiling.box(column)
-        for line, text in enumerate(reversed(label.split("\n"))):
-            half = font.getlength(text) / 2
-            middle = max(half, min((across.start + across.stop) / 2, canvas.width - half))  # what is long stays in the picture
-            draw.text((middle, lowest - line * LINE), text, ink, font, anchor="mm")
-    draw.text((tiling.left - FONT_SIZE / 2, lowest), corner, ink, font, anchor="rm")
+    for line in range(_lines(column_labels)):
+        start = tiling.left - FONT_SIZE / 4 if corner and not line else 0
+        for middle, text in lettering.in_line(_heads(tiling, column_labels, line), start, canvas.width, FONT_SIZE):
+            draw.text((middle, lowest - line * LINE), text, ink, lettering.font_of(text, FONT_SIZE), anchor="mm")
+    draw.text((tiling.left - FONT_SIZE / 2, lowest), corner, ink, lettering.font_of(corner, FONT_SIZE), anchor="rm")
     pixels = np.asarray(canvas)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

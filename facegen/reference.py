@@ -18,17 +18,18 @@ from facegen.ranks import rank_and_world
 from facegen.request import Request
 
 Build = Callable[..., Any]
+SPLIT = ("val_fraction", "limit", "size", "held_out")  # options of data modules that decide which images are held out
 
 
 class Reference:
     """The real side: one set of images (`source`), extracted once for every model that is measured against it.
 
     `held_out` are the images that no model was trained on, None where there are none.
-    `mirrored`: the models were trained on mirrored images too, so a copy may be a mirrored one.
+    `mirrored`: the models were trained on mirrored images too, so a copy may be a mirrored one. `options` are those of the data module.
     """
 
-    def __init__(self, home: Path, source: FolderImages | DataImages, data: Any = None) -> None:
-        self.home, self.source = home, source
+    def __init__(self, home: Path, source: FolderImages | DataImages, data: Any = None, options: Mapping[str, Any] | None = None) -> None:
+        self.home, self.source, self._options = home, source, options or {}
         self.mirrored = bool(data is not None and data.flip)
         self._train = source if data is None else DataImages(data, "train")
         self.held_out = None if data is None or not data.num_val else DataImages(data, "held_out")
@@ -53,6 +54,14 @@ class Reference:
         """What the real images are called in a file: the folder, or the data set and its split."""
         source = self.source
         return source.folder.resolve().name if isinstance(source, FolderImages) else f"{source.identity['name']} {source.identity['split']}"
+
+    def another(self, fingerprint: str) -> bool:
+        """Whether what has this `fingerprint` is another data set than this one."""
+        return fingerprint != self.source.identity.get("fingerprint")
+
+    def split_otherwise(self, options: Mapping[str, Any]) -> list[str]:
+        """The options that decide which images are held out and that differ from `options`, those of a data module of the same images."""
+        return [key for key in SPLIT if options.get(key) != self._options.get(key)]
 
     @property
     def training_names(self) -> Sequence[object]:
@@ -118,7 +127,7 @@ def open_reference(request: Request, home: Path, loaded: Sequence[Loaded], build
     source = DataImages(data, request.split, request.real_n, options)
     if request.real_n and request.real_n > source.count:
         raise UserError(f"real_n={request.real_n} is more than the {source.count:,} images of split={request.split}; leave real_n out")
-    return Reference(home, source, data)
+    return Reference(home, source, data, node)
 
 
 class Shape(NamedTuple):

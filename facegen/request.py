@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from facegen import schema
+from facegen.asked import Asked
 from facegen.errors import UserError
 from facegen.metrics.names import CONDITION, METRICS, Metric, checked, unknown
 from facegen.types import NonNegativeInt, PositiveInt
+from facegen.wishes import spelled
 
-OPTIONS, ASKED = "facegen.metrics.measure.Options", "facegen.guiding.Asked"
+OPTIONS, ASKED = "facegen.metrics.measure.Options", "facegen.asked.Asked"
 NESTED = {"options": OPTIONS, "asked": ASKED}  # fields of a request that hold the arguments of another class
 GROUPS = ("data", "sampler")
 DRAWN, SCORED = 10_000, 1_000  # images, where n says nothing else: for a scorecard, which draws more beside them, the second
@@ -49,7 +52,7 @@ class Request:
     data: dict[str, Any]
     sampler: dict[str, Any]
     options: dict[str, Any]
-    asked: dict[str, Any]
+    asked: Asked
 
     @property
     def count(self) -> int:
@@ -101,7 +104,15 @@ def request_of(config: dict[str, Any]) -> Request:
     if problems:
         raise UserError(*problems)
     options, asked = ({name: config[name] for name in schema.signature(target)} for target in NESTED.values())
-    return Request(**{name: config[name] for name in own}, options=options, asked=asked)
+    request = Request(**{name: config[name] for name in own}, options=options, asked=Asked(**asked))
+    if problems := [*request.asked.problems(), *_several(request.asked.condition)]:
+        raise UserError(*problems)
+    return request
+
+
+def _several(condition: object) -> Iterator[str]:
+    if isinstance(condition, list):
+        yield f"condition={spelled(condition)} is several; type one of them, or a blend: 'condition={{A:0.5,B:0.5}}'"
 
 
 def _as_list(value: Any) -> Any:
@@ -126,9 +137,6 @@ def _sides(config: dict[str, Any]) -> list[str]:
     for name, default in OF_MODELS.items() if fake else ():
         if config[name] != default:
             problems.append(f"{name} is of models that draw, fake={fake} is a folder; leave {name} out")
-    if isinstance(config["condition"], list):
-        several = ",".join(map(str, config["condition"]))
-        problems.append(f"condition=[{several}] is several; type one of them, or a blend: 'condition={{A:0.5,B:0.5}}'")
     if real and data:
         problems.append(f"real={real} and data=...: one of them is measured against; leave the other out")
     needs_real = [name for name in config["metrics"] if not METRICS[name].of_fake and METRICS[name].kind != CONDITION]
@@ -159,6 +167,8 @@ def _scored(config: dict[str, Any]) -> list[str]:
         problems.append(f"condition looks at labelled images, real={config['real']} has no labels; leave real out, or type data=NAME")
     if config["condition"] is not None:
         problems.append("metrics=[condition] asks for every class and attribute in turn; leave condition= out")
+    if config["blend"] != "embedding" and not others:
+        problems.append("metrics=[condition] tries every way of blending; leave blend= out")
     if config["images"] and not others:
         problems.append("images=true writes the images of other metrics than condition; leave it out, or type metrics=[condition,fd_probe]")
     return problems

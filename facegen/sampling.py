@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from facegen import images
+from facegen.asked import Asked
 from facegen.diffusion.sampler import Sampler, Stepwise
 from facegen.errors import UserError
 from facegen.figures.compare import COLUMNS, previews, save_rows
@@ -146,8 +147,9 @@ def _stages(studio: Studio, seeds: range, out: Path) -> SampleResult:
     """From the previews where they show these seeds and are more than the checkpoints, which cost time to draw from."""
     seeds = seeds[:COLUMNS]
     run_dir, checkpoints = studio.loaded.run_dir, studio.loaded.checkpoints
-    seen = [(step, path) for step, path in previews(run_dir).items() if _shows(path, seeds)] if run_dir else []
-    if len(seen) >= len(checkpoints):
+    asked = studio.direction.asked != Asked()  # previews show what nobody asked for
+    seen = [] if asked or not run_dir else [(step, path) for step, path in previews(run_dir).items() if _shows(path, seeds)]
+    if seen and len(seen) >= len(checkpoints):
         rows = [(step, images.split_grid(path)[: len(seeds)]) for step, path in _some(seen)]
         facts = {"figure": "stages", "drawn": "by the run, as its previews", "seeds": f"{seeds[0]}..{seeds[-1]}"}
     else:

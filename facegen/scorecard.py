@@ -102,6 +102,8 @@ class Scorecard:
         Raises UserError where the data does not know the labels.
         """
         metric = METRICS["condition"]
+        if (trained := self.studio.loaded.provenance.get("data")) and self.reference.another(trained):
+            self.notes.append("the model was trained on other images than the real ones here: its distances and diversity are to those")
         real = self._of_photographs()  # first: what the probe cannot read in photographs it cannot be asked of drawn images
         group = condition.best_read(real)
         told, read = self._told_plainly.conditions[:, 0].numpy(), self._read(self._answers)
@@ -112,7 +114,7 @@ class Scorecard:
         more |= {"blends": self._blends(group)}
         more |= {"distances": self._compared(partial(condition.distances, self.questions), told, self._answers)}
         more["notes"] = self.notes
-        deviation = condition.deviation(self.questions, told, read)
+        deviation = condition.deviation(self.questions, told, read) or None  # all were right, or wrong: that says nothing of it
         options = {
             "definition": "mean over questions of the share that a probe reads as told, balanced for attributes",
             "images": self.count,
@@ -149,16 +151,27 @@ class Scorecard:
 
     def _of_photographs(self) -> dict[str, Any]:
         """How well the probe reads photographs that it was not trained on."""
-        held_out = self.reference.held_out
+        held_out, which = self.reference.held_out, "held out"
         if held_out is None:
+            which = "training"
             self.notes.append("no images are held out: the probe was asked of the images that it may have been trained on")
+        elif unlike := self._unlike_the_probes():
+            which = "not known to be held out"
+            self.notes.append(f"the probe was trained on other images than these, perhaps on some of them: {unlike}")
         source = held_out or self._real
         labels = source.labels(self.questions.names)
         answers = condition.answered(self.questions, labels, self._read(self.reference.of(source, {PROBE: self.probe})))
         blind = [name for name, one in answers["attributes"].items() if one["balanced"] is not None and one["balanced"] < BLIND]
         if blind:
             self.notes.append(f"the probe reads {', '.join(blind)} hardly better than by chance: their hit rates say little")
-        return {"images": "training" if held_out is None else "held out", **answers}
+        return {"images": which, **answers}
+
+    def _unlike_the_probes(self) -> str:
+        """In what the real images are not those that the probe was trained on, or split otherwise; empty where they are the same."""
+        if self.reference.another(self.probe.fingerprint):
+            return "the fingerprint of its data is another"
+        options = self.reference.split_otherwise(self.probe.options)
+        return f"its data is split otherwise ({', '.join(f'data.{name}' for name in options)})" if options else ""
 
     @property
     def _real(self) -> DataImages:

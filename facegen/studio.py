@@ -47,6 +47,15 @@ class Studio:
             "device": device,
             **direction.facts,
         }
+        self._check_interval()
+
+    def _check_interval(self) -> None:
+        """Raises UserError where guidance is confined to noise levels that the walk does not visit."""
+        (lowest, highest), schedule = self.direction.guidance.interval, self.loaded.denoiser.schedule
+        levels = schedule.level(self.sampler.times(schedule))
+        if not ((levels >= lowest) & (levels <= highest)).any():
+            walked = f"its {self.sampler.steps} steps go from {levels[0]:.3g} to {levels[-1]:.3g}"
+            raise UserError(f"guidance_interval=[{lowest:g},{highest:g}] holds none of the walk's noise levels; {walked}")
 
     def batches(
         self, seeds: Sequence[AnySeed], title: str, watch: Watch | None = None, kept: int = 0, told: Told | None = None
@@ -78,7 +87,7 @@ class Studio:
         return np.concatenate([drawn for _, drawn in self.batches(seeds, title, watch, told=told)])
 
     def but(self, **changes: Any) -> Studio:
-        """The same, asked otherwise: `changes` are fields of `facegen.guiding.Asked`."""
+        """The same, asked otherwise: `changes` are fields of `facegen.asked.Asked`."""
         return Studio(self.loaded, self.sampler, self.batch_size, self.device, self.direction.but(**changes))
 
     @property

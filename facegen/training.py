@@ -22,7 +22,7 @@ from facegen.callbacks.preempt import Preempt, Preempted
 from facegen.callbacks.preview import Preview
 from facegen.callbacks.progress import ProgressLine
 from facegen.callbacks.stamp import Stamp
-from facegen.checkpoint import Header, read, step_of
+from facegen.checkpoint import Header, header, read, step_of
 from facegen.compiling import compiling
 from facegen.distributed import resume_command, settle, tie
 from facegen.loading import load, load_probe
@@ -59,6 +59,7 @@ def fit(config: dict[str, Any], run: RunDir, build: Build) -> TrainResult:
         _draw_missing(run, trainer, latest, parts["preview"] if model.draws else None, build)
         return TrainResult(run.path, latest, step_of(latest))
     if latest:
+        data.require_labels(header(read(latest, mmap=True), latest).data.get("condition_names"))  # before weights of other sizes are met
         _say(f"continuing {run.path} from {latest.name}")
     trainer.loggers[0].truncate(step_of(latest) if latest else 0)
     try:

@@ -127,10 +127,13 @@ def test_the_distance_of_a_class_is_the_frechet_distance_of_its_rows() -> None:
         ([[0.0, 0.2, 0.7], [0.0, 0.2, 0.7]], 1, 1),
         ([[0.9, 0.5, 0.1]], -1, -1),
         ([[0.4, 0.4, 0.4], [0.4, 0.4, 0.4]], 0, 0),
+        ([[0.400, 0.404, 0.409]], 0, 0),
+        ([[0.1, 0.2, 0.3], [0.3, 0.2, 0.105]], 0, 0),
+        ([[0.400, 0.404, 0.411]], 1, 1),
         ([[0.0, 0.1, 0.2], [0.7, 0.8, 0.9]], 1, 0.4781),
     ],
 )
-def test_blends_are_monotone_by_their_ranks(shares: Any, of_means: float, pooled: float) -> None:
+def test_blends_are_monotone_by_their_ranks_and_not_where_the_mean_hardly_moves(shares: Any, of_means: float, pooled: float) -> None:
     found = condition.monotone([0, 0.5, 1], np.array(shares))
     assert found["spearman"] == pytest.approx(of_means)
     assert found["pooled"] == pytest.approx(pooled, abs=1e-4)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from facegen import images
+from facegen.asked import Asked
 from facegen.cli import opened_brace
 from facegen.codecs import Pixels
 from facegen.diffusion.denoiser import Denoiser
@@ -21,10 +22,10 @@ from facegen.diffusion.discrete import Cosine
 from facegen.diffusion.sampler import DDIM
 from facegen.errors import UserError
 from facegen.families.labels import Labels
-from facegen.figures.conditions import GUIDANCES, PICTURES, SEEDS, SIDE, WAYS, WEIGHTS, picture
+from facegen.figures.conditions import GUIDANCES, MOST_CLASSES, PICTURES, SEEDS, SIDE, WAYS, WEIGHTS, picture
 from facegen.figures.scene import Picture
 from facegen.figures.ternary import save_triangle, shares, split_triangle
-from facegen.guiding import Asked, direct
+from facegen.guiding import direct
 from facegen.sampling import FIGURES, Figure, SampleResult, sample_job
 from facegen.studio import Studio
 
@@ -305,7 +306,7 @@ WRONG: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("strip", {}, {"condition": ["Indain", "European"]}, r"Indain is nothing that this model was told \(did you mean 'Indian'\?\)"),
     ("strip", {}, {"condition": ["none", "European"]}, "cannot be mixed.*type blend=prediction"),
     ("ways", {}, {"condition": ["none", "European"]}, "type figure=strip blend=prediction"),
-    ("ternary", {"group": "age"}, {}, r"figure=ternary wants 3 classes; age has 2; name them: condition="),
+    ("ternary", {"group": "age"}, {}, r"figure=ternary wants 3 classes; age has 2; type figure=blends group=age$"),
     ("blends", {}, {"condition": NAMES[:6]}, "figure=blends wants a list of 2 to 5 conditions"),
     ("classes", {"group": "rase"}, {}, r"group must be one of age, race; got rase \(did you mean 'race'\?\); type group=age"),
     (
@@ -337,6 +338,67 @@ def test_what_does_not_go_together_is_said_in_one_line_before_anything_is_made(
 def test_figures_of_conditions_need_a_model_that_can_be_told_one(tmp_path: Path, figure: str) -> None:
     with pytest.raises(UserError, match=rf"^figure={figure}: .* is model=ddpm, which is told nothing; sample one that can be told: python"):
         job(Run(tmp_path / "run", [], {}), figure)
+
+
+def test_a_way_out_that_a_figure_names_is_one(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", NAMES[6:], {"age": GROUPS["age"]})
+    with pytest.raises(UserError, match=r"figure=ternary wants 3 classes; age has 2; type figure=blends group=age$"):
+        job(run, "ternary")
+    job(run, "blends", {"group": "age", "n": 1})
+    with pytest.raises(UserError, match=r"figure=ternary wants a list of 3 conditions; .*; type condition=\[20-29,7,null\]$"):
+        job(run, "ternary", condition=["20-29", "7"])
+    job(run, "ternary", condition=["20-29", "7", None])
+    alone = Run(tmp_path / "alone", NAMES[:1], {})
+    with pytest.raises(UserError, match=r"figure=strip wants a list of 2 conditions; .*; type condition=\[Male,null\]$"):
+        job(alone, "strip")
+    job(alone, "strip", {"n": 1}, condition=["Male", None])
+
+
+def heads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is written into pictures from now on."""
+    written: list[str] = []
+    monkeypatch.setattr("PIL.ImageDraw.ImageDraw.text", lambda _, xy, text, *rest, **options: written.append(text))
+    return written
+
+
+def test_what_is_asked_for_as_in_the_data_is_labelled_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = heads(monkeypatch)
+    job(run, "strip", {"n": 1}, condition=[None, "Indian"])
+    assert [text for text in written if text not in [f"{weight:g}" for weight in WEIGHTS]] == ["seed 0", "as in the data", "Indian", ""]
+    facts = images.read_provenance(job(run, "classes", {"n": 1}, condition=[None, "Indian"]).figures[0])
+    assert facts["rows"] == "as in the data; Indian"
+
+
+def test_the_ends_of_blends_are_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = heads(monkeypatch)
+    job(run, "blends", {"n": 1, "group": "race"})
+    assert written.count("first") == written.count("second") == 1
+
+
+@pytest.mark.parametrize("figure", ["strip", "ways", "ternary"])
+def test_long_conditions_are_shortened_in_the_picture_and_whole_in_its_provenance(
+    run: Run, figure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = heads(monkeypatch)
+    ends = [{"Indian": 1.0, **dict.fromkeys(NAMES[:3], i / 4)} for i in range(1, 4)][: 3 if figure == "ternary" else 2]
+    monkeypatch.setattr("facegen.images.SHEET_WIDTH", 400)
+    facts = images.read_provenance(job(run, figure, {"n": 1}, condition=ends).figures[0])
+    assert sum(text.endswith("...") for text in written) == len(ends)
+    assert facts["condition"].count("{Indian:1,Male:0.") == len(ends)
+    assert "..." not in facts["condition"] + facts["rows"]
+
+
+def test_of_many_classes_a_part_is_shown_and_the_rest_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"c{i}" for i in range(30)]
+    run = Run(tmp_path / "run", [*NAMES[:1]], {})
+    run.labels, run.examples = Labels(names, {"kind": names}), torch.eye(30)
+    run.denoiser = Denoiser(Net(30, 3, 0), Cosine(100), "v")
+    found = tiles(run, "classes", {"n": 2})
+    assert len(found) == MOST_CLASSES * 2
+    line = "figure=classes shows the first 24 of 30, 6 are left out; condition=[A,B,...] chooses which are shown"
+    assert line in capsys.readouterr().err.splitlines()
+    assert np.array_equal(tiles(run, "classes", {"n": 2}, condition=names[:24]), found)
+    assert "left out" not in capsys.readouterr().err
 
 
 def test_classes_and_attributes_point_at_each_other_where_there_are_none(tmp_path: Path) -> None:

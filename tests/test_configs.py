@@ -104,7 +104,7 @@ def test_an_evaluation_can_be_asked_for_all_it_knows_with_the_defaults_of_its_op
     settings = yaml.safe_load((CONF / "evaluate.yaml").read_text())
     options = schema.signature("facegen.metrics.measure.Options")
     assert {name: settings[name] for name in options} == {name: default for name, (_, default) in options.items()}
-    ways = schema.signature("facegen.guiding.Asked")
+    ways = schema.signature("facegen.asked.Asked")
     asked = {*schema.signature("facegen.request.Request"), *ways, *options} - {"options", "asked", "data", "sampler"}
     assert asked == set(settings) - {"defaults", "hydra"}
 

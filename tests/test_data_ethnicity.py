@@ -84,6 +84,30 @@ def test_folders_of_a_split_are_the_official_one_and_test_is_not_trained_on(tmp_
     assert data.condition_names == ("European", "Indian", "Oriental")
 
 
+@pytest.mark.parametrize(("train", "val"), [("Train", "Val"), ("TRAIN", "Validation"), ("train", "VALID")])
+def test_folders_of_a_split_are_known_whatever_their_case(tmp_path, train, val):
+    root = with_split(tmp_path / "data")
+    for name, other in (("train", train), ("val", val), ("test", "Test")):
+        (root / name).rename(root / other)
+    data = ethnicity(tmp_path, root)
+    assert (data.num_train, data.num_val, data.condition_names) == (18, 3, ("European", "Indian", "Oriental"))
+    assert data.conditions(data.numbers("held_out")).sum(axis=0).tolist() == [2, 1, 0]
+    (root / train).rename(root / "Other")
+    with pytest.raises(UserError, match=r"has a folder (Test|VALID|Val|Validation) and no folder train; put "):
+        READER.scan(root)
+
+
+@pytest.mark.parametrize("place", ["", "train"])
+@pytest.mark.parametrize("name", ["none", "Null", "TRUE", "False"])
+def test_a_class_is_not_named_like_a_word_that_means_something_else(tmp_path, name, place, capsys):
+    root = layouts.classes(tmp_path / place, {**COUNTS, name: 1}).parent if place else layouts.classes(tmp_path, {**COUNTS, name: 1})
+    what = rf"^data\.root=.*: the folder {name} is named like a word that means something else in condition=; rename the folder$"
+    with pytest.raises(UserError, match=what):
+        READER.columns(root)
+    assert doctor.main(["data=ethnicity", f"data.root={root}", "data.resolution=16"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_without_a_folder_val_a_fraction_of_train_is_held_out(tmp_path):
     root = with_split(tmp_path / "data")
     shutil.rmtree(root / "val")

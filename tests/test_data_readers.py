@@ -86,6 +86,71 @@ def test_a_column_that_is_not_asked_for_does_no_harm_and_a_row_without_it_is_tol
     assert [(p.row, p.what) for p in CELEBA.scan(root).problems] == [(4, "000003.jpg: 40 values, not 41")]
 
 
+@pytest.mark.parametrize("wanted", ["Male", "Young"])
+def test_a_column_that_a_header_names_twice_is_refused(tmp_path, wanted):
+    root = layouts.celeba(tmp_path, 10, tables="csv")
+    path = root / "list_attr_celeba.csv"
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([f"{header},{wanted}", *(f"{row},1" for row in rows)]))
+    with pytest.raises(UserError, match=rf"csv:1 names the column {wanted} twice; mend the header, which must name it once$") as caught:
+        CELEBA.scan(root)
+    assert len(caught.value.lines) == 1
+
+
+@pytest.mark.parametrize("stem", ["list_attr_celeba", "list_eval_partition"])
+@pytest.mark.parametrize("place", ["", "Anno"])
+def test_of_two_tables_of_one_kind_none_is_read(tmp_path, stem, place):
+    root = layouts.celeba(tmp_path, 10)
+    (root / place).mkdir(exist_ok=True)
+    (root / place / f"{stem}.csv").write_text((root / f"{stem}.txt").read_text())
+    with pytest.raises(UserError, match=rf"^data\.root=.*{stem}\.(csv|txt) and .*{stem}\.(csv|txt), .*; remove one of them$") as caught:
+        CELEBA.scan(root)
+    assert len(caught.value.lines) == 1
+
+
+def test_what_lies_beside_a_table_under_another_suffix_is_no_table(tmp_path):
+    plain = CELEBA.scan(layouts.celeba(tmp_path / "plain", 10))
+    root = layouts.celeba(tmp_path / "other", 10)
+    (root / "list_attr_celeba.csv.zip").write_bytes(b"PK")
+    (root / "list_attr_celeba.txt").rename(root / "list_attr_celeba.TXT")
+    assert facts(CELEBA.scan(root)) == facts(plain)
+
+
+@pytest.mark.parametrize("name", ["filename", '""', "Freckles"])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_csv_is_read_whatever_its_column_of_images_is_called_and_with_quotes(tmp_path, name, quote):
+    records = CELEBA.scan(layouts.celeba(tmp_path / "plain", 10))
+    root = layouts.celeba(tmp_path / "other", 10, tables="csv")
+    for path in (root / "list_attr_celeba.csv", root / "list_eval_partition.csv"):
+        lines = path.read_text().replace("image_id", name).splitlines()
+        path.write_text("\n".join(",".join(f"{quote}{field}{quote}" for field in line.split(",")) for line in lines))
+    assert facts(CELEBA.scan(root)) == facts(records)
+
+
+def test_beside_a_column_of_images_of_another_name_there_may_be_others_that_are_not_asked_for(tmp_path):
+    records = CELEBA.scan(layouts.celeba(tmp_path / "plain", 10))
+    root = layouts.celeba(tmp_path / "other", 10, tables="csv")
+    path = root / "list_attr_celeba.csv"
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header.replace("image_id", "file,Freckles"), *(row.replace(".jpg", ".jpg,1") for row in rows)]))
+    assert facts(CELEBA.scan(root)) == facts(records)
+    path.write_text("\n".join([header.replace("image_id", "Freckles"), *(row.replace(".jpg", ".jpg,1") for row in rows)]))
+    assert facts(CELEBA.scan(root)) == facts(records)
+
+
+@pytest.mark.parametrize("name", ["list_attr_celeba.csv", "list_eval_partition.csv"])
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_table_without_rows_is_said_to_be_empty(tmp_path, name, kept):
+    root = layouts.celeba(tmp_path, 10, tables="csv")
+    path = root / name
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:kept]))
+    with pytest.raises(
+        UserError, match=rf"^data\.root: the table .*{name} is empty, .*; put the whole table there, or remove it$"
+    ) as caught:
+        CELEBA.scan(root)
+    assert len(caught.value.lines) == 1
+
+
 @pytest.mark.parametrize("tables", ["txt", "csv"])
 def test_a_table_of_noughts_and_ones_is_the_same_as_one_of_minus_ones_and_ones(tmp_path, tables):
     plain = CELEBA.scan(layouts.celeba(tmp_path / "plain", 10))

@@ -208,6 +208,24 @@ def test_a_class_without_images_is_left_out_and_no_class_at_all_is_told():
         balanced(np.array([7]), np.zeros((1, 3)), columns, "class")
 
 
+def test_classes_that_are_never_shown_are_told_where_the_data_is_balanced(capsys):
+    columns = Columns(("a", "b", "c", "Male"), {"class": ("a", "b", "c")})
+    conditions = np.eye(4)[[0, 0, 2]]
+    balanced(np.arange(3), conditions, columns, "class")
+    balanced(np.arange(3), conditions, columns, "Male")
+    balanced(np.arange(3), 1 - conditions, columns, "Male")
+    assert capsys.readouterr().err.splitlines() == [
+        f"data.balance={by}: never shown, because no image to train on is in that class: {name}"
+        for by, name in (("class", "b"), ("Male", "Male"), ("Male", "not Male"))
+    ]
+
+
+def test_nothing_is_told_where_every_class_is_shown_or_the_data_is_not_balanced(tmp_path, capsys):
+    cartoon(attributes=["Male"], size=4)
+    cartoon(balance="Male")
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [

@@ -59,6 +59,7 @@ WRONG = [
     ("trainer.devices=3", r"data.batch_size must be a multiple of the 3 devices that share it; got 64; type data.batch_size=66"),
     ("optimizer.lr=${seeed}", r"optimizer.lr takes over \$\{seeed\}, which is not a setting"),
     ("trainer.max_time=soon", r"trainer.max_time must be a time above 0 such as 90, 8m"),
+    ("model.network.injection=channels", r"model.network.injection=channels is of models that are told something; type model=class_cond"),
 ]
 
 
@@ -106,6 +107,9 @@ def test_a_sweep_on_several_devices_is_refused_before_its_first_job(arguments: t
         (("ckpt=x", "figure=denois"), "(did you mean 'denoise'?)"),
         (("ckpt=x", "sampler=dim"), "sampler=dim does not exist (did you mean 'ddim'?)"),
         (("ckpt=x", "sampler=ddim", "sampler.steps=0"), "sampler.steps must be greater than 0; got 0"),
+        (("ckpt=x", "guidance=1e300"), "guidance must be less than or equal to 1000; got 1e+300"),
+        (("ckpt=x", "guidance=2", "guidance_interval=[3,1]"), "guidance_interval must be two noise levels, the lower first"),
+        (("ckpt=x", "condition={A:0.5,", "B:0.5}"), "type 'condition={A:0.5,B:0.5}'"),
     ],
 )
 def test_sampling_mistakes_are_told_the_same_way(arguments: tuple[str, ...], message: str) -> None:

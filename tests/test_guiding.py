@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ import pytest
 import torch
 from runs import configure, tiny
 
+from facegen.asked import Asked
 from facegen.codecs import Pixels
 from facegen.diffusion.denoiser import Denoiser, Rescheduled
 from facegen.diffusion.discrete import Cosine
@@ -17,8 +21,8 @@ from facegen.diffusion.schedule import EDM, Schedule
 from facegen.errors import UserError
 from facegen.experiment import load, sample, train
 from facegen.families.labels import Labels
-from facegen.guiding import Asked, direct
-from facegen.images import read_png
+from facegen.guiding import direct
+from facegen.images import read_png, read_provenance
 from facegen.networks.unet import UNet
 
 NAMES = ["Male", "A", "B"]
@@ -52,25 +56,39 @@ def asked(model: Model, other: Model | None = None, **options: Any) -> Any:
     return direct(model, Asked(**options), lambda path, ema: other or Model())
 
 
+HALF: list[tuple[dict[str, Any], str]] = [
+    ({"guidance_interval": [0.1, 1.0]}, r"guidance_interval changes nothing at guidance=1; type guidance=2"),
+    ({"guidance_rescale": 0.5}, r"guidance_rescale changes nothing at guidance=1"),
+    ({"autoguidance": "early"}, r"autoguidance changes nothing at guidance=1"),
+    ({"guidance": 2.0, "guidance_interval": [1.0, 0.1]}, r"guidance_interval must be two noise levels, the lower first; got \[1.0, 0.1\]"),
+    ({"guidance": 2.0, "guidance_interval": [1.0]}, r"guidance_interval must be two noise levels"),
+    ({"guidance": 2.0, "guidance_interval": [0.0, math.nan]}, r"guidance_interval must be two noise levels"),
+    ({"guidance": 2.0, "autoguidance_ema": "raw"}, r"autoguidance_ema is the average of the model named by autoguidance="),
+    ({"guidance": 2.0, "autoguidance": ""}, r"autoguidance must be a checkpoint, a run, or early; got nothing"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), HALF, ids=[str(options) for options, _ in HALF])
+def test_options_that_say_nothing_are_told_whatever_the_model(options: dict[str, Any], message: str) -> None:
+    (line,) = Asked(**options).problems()
+    assert re.match(message, line)
+
+
+def test_a_figure_that_sweeps_guidance_wants_no_weight_beside_it() -> None:
+    assert list(Asked(autoguidance="early", guidance_interval=[0.1, 1.0]).problems(sweeps_guidance=True)) == []
+    (line,) = Asked(guidance=2.0).problems(sweeps_guidance=True)
+    assert re.match(r"guidance=2: figure=guidance shows the weights of guidances=\[...\]; leave guidance out", line)
+
+
 WRONG: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"names": None}, {"condition": "A"}, r"condition=A: run.ckpt is model=ddpm, which is told nothing; leave it out, or train"),
     (
         {"names": None},
         {"guidance": 2.0},
-        r"guidance=2: run.ckpt is model=ddpm, which has no condition to be guided by; .* autoguidance=early",
+        r"guidance=2: run.ckpt is model=ddpm, which has no condition to be guided by; leave it out, or type autog",
     ),
     ({"drop_condition": 0.0}, {"guidance": 2.0}, r"guidance=2: run.ckpt was trained with model.drop_condition=0 .* type guidance=1"),
     ({"drop_condition": 0.0}, {"condition": "none"}, r"condition=none: run.ckpt was trained with model.drop_condition=0"),
-    ({}, {"guidance_interval": [0.1, 1.0]}, r"guidance_interval changes nothing at guidance=1; type guidance=2"),
-    ({}, {"guidance_rescale": 0.5}, r"guidance_rescale changes nothing at guidance=1"),
-    ({}, {"autoguidance": "early"}, r"autoguidance changes nothing at guidance=1"),
-    (
-        {},
-        {"guidance": 2.0, "guidance_interval": [1.0, 0.1]},
-        r"guidance_interval must be two noise levels, the lower first; got \[1.0, 0.1\]",
-    ),
-    ({}, {"guidance": 2.0, "guidance_interval": [1.0]}, r"guidance_interval must be two noise levels"),
-    ({}, {"guidance": 2.0, "autoguidance_ema": "raw"}, r"autoguidance_ema is the average of the model named by autoguidance="),
     ({}, {"guidance": 2.0, "autoguidance": "early"}, r"autoguidance=early: run.ckpt has no early.ckpt beside it; type autoguidance=CKPT"),
     ({}, {"condition": "C"}, r"condition: C is nothing that this model was told"),
 ]
@@ -89,7 +107,7 @@ def test_what_a_model_cannot_be_asked_is_one_line(model: dict[str, Any], options
 )
 def test_a_weaker_model_that_does_not_fit_is_refused(other: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        asked(Model(), Model(**other), guidance=2.0, autoguidance="weak.ckpt")
+        asked(Model(), Model(**other, path=Path(__file__)), guidance=2.0, autoguidance="weak.ckpt")
 
 
 def test_a_weaker_model_may_know_nothing_and_walk_another_schedule() -> None:
@@ -130,8 +148,32 @@ def test_guidance_1_draws_what_is_drawn_without_guidance(run: Path, tmp_path: Pa
     assert torch.equal(draw(run, tmp_path / "one", "condition=Teal", "guidance=1"), draw(run, tmp_path / "none", "condition=Teal"))
 
 
-def test_guided_by_itself_a_model_draws_what_it_draws_unguided(run: Path, tmp_path: Path) -> None:
-    assert torch.equal(draw(run, tmp_path / "self", "guidance=3", f"autoguidance={run}"), draw(run, tmp_path / "plain"))
+def test_guided_by_itself_a_model_would_draw_what_it_draws_unguided(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"autoguidance=.* is the model itself, which leads nowhere"):
+        draw(run, tmp_path / "self", "guidance=3", f"autoguidance={run}")
+    newest = max((run / "checkpoints").glob("step-*.ckpt"))
+    shutil.copy(newest, tmp_path / "copy.ckpt")
+    assert torch.equal(draw(run, tmp_path / "copy", "guidance=3", f"autoguidance={tmp_path / 'copy.ckpt'}"), draw(run, tmp_path / "plain"))
+
+
+def test_guidance_at_levels_that_the_walk_does_not_visit_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"guidance_interval=\[500,600\] holds none of the walk's noise levels; its 2 steps go from 80"):
+        draw(run, tmp_path / "far", "guidance=3", "guidance_interval=[500,600]")
+
+
+def test_what_is_wrong_with_the_weaker_model_is_told_by_its_own_options(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^autoguidance=nowhere: no file"):
+        draw(run, tmp_path / "missing", "guidance=3", "autoguidance=nowhere")
+    with pytest.raises(UserError, match=r"autoguidance_ema=777 is not in .*early.ckpt"):
+        draw(run, tmp_path / "average", "guidance=3", "autoguidance=early", "autoguidance_ema=777")
+
+
+def test_stages_are_drawn_anew_where_something_is_asked_for(run: Path, tmp_path: Path) -> None:
+    said = []
+    for out, options in {"plain": (), "asked": ("condition=Teal",)}.items():
+        sample(configure("sample", f"ckpt={run}", f"out={tmp_path / out}", "n=2", "device=cpu", "figure=stages", *options))
+        said.append(read_provenance(tmp_path / out / "stages.png").get("condition"))
+    assert said == [None, "Teal"]
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpmpp_2m", "heun", "unipc"])

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageDraw
 
-from facegen import images
+from facegen import images, lettering
 from facegen.errors import UserError
 
 
@@ -94,6 +98,63 @@ def test_labels_are_written_beside_the_tiles() -> None:
     assert (columns < 128).any()
     assert rows.shape[2] > columns.shape[2]
     assert rows.shape[1] < columns.shape[1]
+
+
+LONG = "{Male:1,Smiling:0.5,Young:0,European:0.25,Indian:0.75}" * 3
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["a", "b", "c"],
+        [LONG, "", "", "", LONG],
+        [LONG, "", "b", "", ""],
+        ["a", "", "", "", LONG],
+        [LONG[:40], LONG[:9], LONG[:40]],
+        [LONG] * 9,
+    ],
+)
+def test_labels_in_a_line_do_not_overlap_and_stay_inside(texts: list[str]) -> None:
+    places = [(50 + 900 * i / (len(texts) - 1), text) for i, text in enumerate(texts) if text]
+    placed = lettering.in_line(places, 20, 1000, 14)
+    halves = [lettering.width(text, 14) / 2 for _, text in placed]
+    ends = [(middle - half, middle + half) for (middle, _), half in zip(placed, halves, strict=True)]
+    assert ends[0][0] >= 20
+    assert ends[-1][1] <= 1000
+    assert all(right < left for (_, right), (left, _) in pairwise(ends))
+    for (_, text), (_, whole) in zip(placed, places, strict=True):
+        assert text == whole or (text.endswith("...") and whole.startswith(text.removesuffix("...")))
+
+
+def test_a_label_that_has_room_is_written_whole() -> None:
+    texts = [(50.0, "a"), (150.0, "b"), (950.0, LONG[:100])]
+    assert [text for _, text in lettering.in_line(texts, 0, 1000, 14)] == ["a", "b", LONG[:100]]
+    assert lettering.in_line(texts[:2], 0, 1000, 14) == texts[:2]
+    assert lettering.shortened(LONG, 100, 14).endswith("...")
+    assert lettering.width(lettering.shortened(LONG, 100, 14), 14) <= 100
+
+
+def test_letters_beyond_ascii_are_not_boxes_and_plain_ones_keep_their_font() -> None:
+    def drawn(text: str) -> bytes:
+        image = Image.new("L", (40, 40))
+        ImageDraw.Draw(image).text((5, 5), text, 255, lettering.font_of(text, 20))
+        return image.tobytes()
+
+    assert len({drawn(letter) for letter in "ÉéüßŁЯα\uffff"}) == 8
+    assert lettering.font_of("Indian", 20) is lettering.font_of("European", 20) is not lettering.font_of("É", 20)
+
+
+def test_without_matplotlib_every_label_has_the_plain_font(monkeypatch: pytest.MonkeyPatch) -> None:
+    lettering._wide.cache_clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(lettering, "find_spec", lambda name: None)
+        assert lettering.font_of("É", 20) is lettering.font_of("E", 20)
+    lettering._wide.cache_clear()
+
+
+def test_a_font_is_found_without_importing_matplotlib() -> None:
+    code = "import sys; from facegen import lettering; lettering.font_of('É', 14); print('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_a_sheet_of_small_faces_can_be_seen_and_a_large_one_is_left_as_it_is() -> None:

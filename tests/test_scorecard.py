@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -15,15 +15,18 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from facegen.asked import Asked
 from facegen.asking import Asker
 from facegen.codecs import Pixels
 from facegen.diffusion.sampler import Heun
 from facegen.diffusion.schedule import EDM
 from facegen.families.labels import Labels
-from facegen.guiding import Asked, Direction
+from facegen.figures.scorecard import _heat_maps
+from facegen.guiding import Direction
 from facegen.metrics.frechet import frechet_distance
 from facegen.metrics.probe import ProbeExtractor
 from facegen.metrics.protocol import Number
+from facegen.metrics.report import scorecard_tables, table
 from facegen.metrics.sources import DataImages
 from facegen.reference import Reference
 from facegen.scorecard import Scorecard, unaskable
@@ -73,6 +76,7 @@ class Reader(ProbeExtractor):
     def __init__(self) -> None:
         self.names, self.groups = NAMES, {"kind": CLASSES}
         self.identity = {"name": "reader"}
+        self.fingerprint, self.options = Photographs.fingerprint, dict(Photographs.options)
 
     def __call__(self, images: Tensor) -> dict[str, np.ndarray]:
         seen = images.flatten(1)[:, : len(NAMES)].numpy() / np.float32(255)
@@ -85,6 +89,8 @@ class Photographs:
 
     condition_names, condition_groups, flip = tuple(NAMES), {"kind": tuple(CLASSES)}, False
     resolution, channels, num_val = SIDE, 1, 60
+    fingerprint = "of photographs"
+    options: ClassVar[dict[str, Any]] = {"val_fraction": 0.2, "limit": None, "batch_size": 1}
 
     def __init__(self, num_val: int = 60) -> None:
         self.num_val = num_val
@@ -104,7 +110,7 @@ class Photographs:
         return images.reshape(-1, 1, SIDE, SIDE)
 
     def facts(self) -> dict[str, Any]:
-        return dict.fromkeys(("name", "fingerprint", "resolution", "channels", "crop", "filter"), "")
+        return {**dict.fromkeys(("name", "resolution", "channels", "crop", "filter"), ""), "fingerprint": self.fingerprint}
 
 
 @dataclass
@@ -115,10 +121,12 @@ class Trained:
     path: Path
     labels: Labels | None = LABELS
     drop_condition: float = 0.1
+    trained_on: str = "of photographs"
 
     @property
     def provenance(self) -> dict[str, str]:
-        return {"family": "class_conditional" if self.labels else "ddpm", "model": type(self.denoiser).__name__}
+        family = "class_conditional" if self.labels else "ddpm"
+        return {"family": family, "model": type(self.denoiser).__name__, "data": self.trained_on}
 
     @property
     def config(self) -> dict[str, Any]:
@@ -138,7 +146,7 @@ def scorecard(home: Path, model: Obedient, guidance: float = 1.0, batch_size: in
     loaded: Any = Trained(model, home / "model.ckpt", **options)
     direction = Direction(Asker(loaded.labels, loaded.examples), asked=Asked(guidance=guidance)).but()
     data = data or Photographs()
-    reference = Reference(home / "cache", DataImages(data, "train"), data)
+    reference = Reference(home / "cache", DataImages(data, "train"), data, data.options)
     studio = Studio(loaded, Heun(8), batch_size, "cpu", direction)
     return Scorecard(studio, Reader(), reference, home / "cache", FIRST, COUNT)
 
@@ -152,7 +160,7 @@ def obedient(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scorecard, Numbe
 def test_a_model_that_shows_what_it_is_told_has_every_number_at_its_best(obedient: tuple[Scorecard, Number]) -> None:
     _, number = obedient
     more = number.more
-    assert (number.name, number.value, number.deviation) == ("condition@64", 1, 0)
+    assert (number.name, number.value, number.deviation) == ("condition@64", 1, None)
     assert (more["groups"], more["attributes"], more["probe"]["value"], more["probe"]["images"]) == (1, 1, 1, "held out")
     assert more["rare"]["Goatee"]["coverage"] == 1
     assert list(more["rare"]) == ["Goatee"]
@@ -276,6 +284,47 @@ def test_what_cannot_be_asked_is_left_out_with_a_note(tmp_path: Path) -> None:
     card.questions = type(card.questions)([], {"kind": CLASSES})
     assert card.number().more["leakage"] is None
     assert "no leakage: the model is told no attributes that the probe can read" in card.notes
+
+
+def test_images_are_held_out_only_where_the_probe_was_trained_on_the_same_data_split_the_same_way(tmp_path: Path) -> None:
+    same = scorecard(tmp_path, Obedient())
+    same.probe.options |= {"val_fraction": 0.2, "batch_size": 64, "flip": True}
+    assert same._of_photographs()["images"] == "held out"
+    assert same.notes == []
+    for fingerprint, options, what in (
+        ("of others", {}, "the fingerprint of its data is another"),
+        (Photographs.fingerprint, {"val_fraction": 0.1, "limit": 9}, "its data is split otherwise (data.val_fraction, data.limit)"),
+        (Photographs.fingerprint, {"size": 7}, "its data is split otherwise (data.size)"),
+    ):
+        card = scorecard(tmp_path, Obedient())
+        card.probe.fingerprint = fingerprint
+        card.probe.options |= options
+        assert card._of_photographs()["images"] == "not known to be held out"
+        assert card.notes == [f"the probe was trained on other images than these, perhaps on some of them: {what}"]
+
+
+def test_a_model_that_was_trained_on_other_images_is_told(tmp_path: Path) -> None:
+    what = "the model was trained on other images than the real ones here: its distances and diversity are to those"
+    assert scorecard(tmp_path, Obedient(), trained_on="of others").number().more["notes"] == [what]
+    assert scorecard(tmp_path, Obedient(), trained_on="").number().more["notes"] == []
+
+
+def test_the_table_says_of_how_many_images_each_point_is_and_no_deviation_of_nothing(obedient: tuple[Scorecard, Number]) -> None:
+    number = obedient[1]
+    entry = {"value": number.value, "protocol_hash": "x", **number.more}
+    lines = [line.split() for line in scorecard_tables("a", entry).splitlines()]
+    head = lines.index(["guidance", "hit", "rate", "diversity", "images"])
+    assert [line[-1] for line in lines[head + 1 : head + 6]] == [str(COUNT // 4)] * 5
+    for deviation in ({}, {"deviation": 0.0}):
+        assert "±" not in table(["a"], [{"metrics": {number.name: {**entry, **deviation}}}])
+    assert "1 ± 0.1" in table(["a"], [{"metrics": {number.name: {**entry, "deviation": 0.1}}}])
+
+
+@pytest.mark.parametrize(("largest", "limit"), [(0.0, 0.1), (0.03, 0.1), (0.7, 0.7)])
+def test_a_small_leak_is_pale(largest: float, limit: float) -> None:
+    leak = {"rows": ["Male"], "columns": ["Male", "A"], "matrix": [[0.0, -largest]]}
+    figure = _heat_maps({"hits": {"groups": {}}, "leakage": leak})
+    assert figure.axes[0].images[0].get_clim() == (-limit, limit)
 
 
 def test_a_probe_that_is_blind_to_an_attribute_is_told(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def evaluated(home: Path, *arguments: str) -> Any:
 
 
 def test_a_conditional_checkpoint_gets_a_scorecard_beside_other_numbers(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = (f"ckpt={home / 'run'}", "metrics=[fd_probe,condition]", "guidance=2", "guidance_interval=[0.1,10]")
+    asked = (f"ckpt={home / 'run'}", "metrics=[fd_probe,condition]", "guidance=2", "guidance_interval=[0.1,100]")
     result = evaluated(home, *asked)
     (file,), (maps, curves) = result.files, result.figures
     record = json.loads(file.read_text())
@@ -61,7 +61,7 @@ def test_a_conditional_checkpoint_gets_a_scorecard_beside_other_numbers(home: Pa
     assert list(entry["hits"]["attributes"]) == entry["leakage"]["rows"] == ["Male", "Smiling"]
     assert entry["probe"]["count"] == 60
     assert sum(one["real"] for one in entry["distances"]["group"].values()) == 400
-    assert {"condition": "as in the data", "guidance": 2.0, "guidance_interval": "[0.1, 10.0]"}.items() <= record["protocol"][
+    assert {"condition": "as in the data", "guidance": 2.0, "guidance_interval": "[0.1, 100.0]"}.items() <= record["protocol"][
         "generated"
     ].items()
     assert (maps.name, curves.name) == (f"{file.stem}-condition.png", f"{file.stem}-condition-curves.png")
@@ -70,6 +70,18 @@ def test_a_conditional_checkpoint_gets_a_scorecard_beside_other_numbers(home: Pa
     printed = capsys.readouterr().out
     assert "what the probe reads in real images (held out)" in printed
     assert all(name in printed for name in ("Amber", "Smiling", "embedding", "hit rate"))
+
+
+@pytest.mark.parametrize("option", ["data.held_out=50", "data.size=390"])
+def test_images_that_are_split_otherwise_than_the_probes_are_not_said_to_be_held_out(
+    home: Path, tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = evaluated(home, f"ckpt={home / 'run'}", "metrics=[condition]", "n=9", option, f"out={tmp_path}")
+    entry = result.records[0]["metrics"]["condition@9"]
+    assert entry["probe"]["images"] == "not known to be held out"
+    line = f"perhaps on some of them: its data is split otherwise ({option.partition('=')[0]})"
+    assert any(note.endswith(line) for note in entry["notes"])
+    assert "what the probe reads in real images (not known to be held out)" in capsys.readouterr().out
 
 
 def test_a_scorecard_alone_draws_no_other_images_and_can_be_compared(
@@ -121,7 +133,7 @@ def test_models_that_are_told_nothing_keep_their_protocol(home: Path, tmp_path: 
     generated = result.records[0]["protocol"]["generated"]
     assert list(generated) == ["source", "count", "first_seed", "sampler", "guidance", "ema", "resolution", "channels"]
     assert generated["guidance"] == 1.0
-    weak = ("guidance=2", f"autoguidance={home / 'plain' / 'checkpoints' / 'step-00000002.ckpt'}")
+    weak = ("guidance=2", f"autoguidance={home / 'plain' / 'checkpoints' / 'step-00000002.ckpt'}", "autoguidance_ema=raw")
     guided = evaluated(home, f"ckpt={home / 'plain'}", "metrics=[fd_probe]", f"out={tmp_path}", "infinity=false", *weak)
     assert guided.records[0]["protocol"]["generated"]["autoguidance"].endswith("step-00000002.ckpt")
     assert len(guided.records[0]["protocol"]["generated"]["autoguidance_sha256"]) == 64

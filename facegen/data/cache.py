@@ -76,7 +76,7 @@ def _key(reader: Reader, files: list[File], limit: int | None) -> str:
 
 def _build(target: Path, reader: Reader, root: Path, files: list[File], limit: int | None) -> PackedImages:
     if target.exists():
-        _say(f"the cache {target} is damaged: building it again")
+        say(f"the cache {target} is damaged: building it again")
     records = reader.records(root, files)
     if not records.paths:
         raise UserError(f"data.root={root} holds no usable image: {records.problems[0].what}; it must hold {reader.layout}")
@@ -90,7 +90,7 @@ def _build(target: Path, reader: Reader, root: Path, files: list[File], limit: i
     building = target.with_suffix(".building")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
-    _say(f"packing {len(records.paths)} images of {root} into {target}")
+    say(f"packing {len(records.paths)} images of {root} into {target}")
     np.lib.format.open_memmap(building / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
     outcome = pack(root, records.paths, picture, building / "images.npy")
     write_records(building, reader, records, outcome, unusable + int((~outcome.good).sum()))
@@ -128,7 +128,7 @@ def _tell_of_bad(packed: PackedImages, on_bad: Literal["error", "skip"]) -> None
             "(python -m facegen.data.doctor data=... data.root=... examines them), or type data.on_bad=skip to leave them out"
         )
     if packed.left_out:
-        _say(f"{packed.left_out} images are left out; {listing} says why")
+        say(f"{packed.left_out} images are left out; {listing} says why")
 
 
 def _remove_leftovers(home: Path) -> None:
@@ -139,6 +139,7 @@ def _remove_leftovers(home: Path) -> None:
                 shutil.rmtree(building, ignore_errors=True)
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Prints a line to stderr, in one process of a machine."""
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         print(line, file=sys.stderr, flush=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 from facegen.data.records import HELD_OUT, TEST, TRAIN, File, Problem, Reader, Records, is_image, list_files, official
 from facegen.data.table import Table, read_table
+from facegen.errors import UserError
 
 _NAMES = (
     "5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair Blond_Hair "
@@ -19,6 +20,7 @@ _NAMES = (
 ATTRIBUTES = tuple(_NAMES.split())
 _IMAGES = ("img_align_celeba/img_align_celeba", "img_align_celeba", "Img/img_align_celeba", "")
 _TABLES = ("", "Anno", "Eval")
+_ATTRIBUTES, _PARTITION = "list_attr_celeba", "list_eval_partition"
 _FIRST_HELD_OUT, _FIRST_TEST = 162_771, 182_638  # the official partition, by the number in the name
 
 
@@ -35,9 +37,15 @@ class CelebAReader(Reader):
     label_file = "list_attr_celeba.txt or .csv"
 
     def files(self, root: Path) -> list[File]:
-        """The images of the first folder that has any, and the tables."""
-        tables = [f for place in _TABLES if (root / place).is_dir() for f in list_files(root, place, deep=False)]
-        tables = [f for f in tables if f.name.startswith(("list_attr_celeba.", "list_eval_partition."))]
+        """The images of the first folder that has any, and the tables; raises UserError where one of these is there twice."""
+        beside = [f for place in _TABLES if (root / place).is_dir() for f in list_files(root, place, deep=False)]
+        tables: list[File] = []
+        for stem in (_ATTRIBUTES, _PARTITION):
+            found = [f for f in beside if f.name.lower() in (f"{stem}.txt", f"{stem}.csv")]
+            if len(found) > 1:
+                both = " and ".join(sorted(f.path for f in found))
+                raise UserError(f"data.root={root} holds {both}, and only one of them can be meant; remove one of them")
+            tables += found
         for place in _IMAGES:
             if (root / place).is_dir() and (images := [*filter(is_image, list_files(root, place, deep=False))]):
                 return images + tables
@@ -46,8 +54,8 @@ class CelebAReader(Reader):
     def records(self, root: Path, files: list[File]) -> Records:
         """The images that every table there has a good row for."""
         images = {file.name: file.path for file in files if is_image(file)}
-        attributes = self._table(root, files, "list_attr_celeba.", ATTRIBUTES, {"-1": 0, "1": 1}, {"0": 0, "1": 1})
-        partition = self._table(root, files, "list_eval_partition.", ("partition",), {"0": TRAIN, "1": HELD_OUT, "2": TEST})
+        attributes = self._table(root, files, _ATTRIBUTES, ATTRIBUTES, {"-1": 0, "1": 1}, {"0": 0, "1": 1})
+        partition = self._table(root, files, _PARTITION, ("partition",), {"0": TRAIN, "1": HELD_OUT, "2": TEST})
         problems: list[Problem] = []
         for table in filter(None, (attributes, partition)):
             problems += table.problems
@@ -60,7 +68,7 @@ class CelebAReader(Reader):
 
     @staticmethod
     def _table(root: Path, files: list[File], stem: str, columns: tuple[str, ...], *spellings: dict[str, int]) -> Table | None:
-        path = next((file.path for file in files if file.name.startswith(stem)), None)
+        path = next((file.path for file in files if file.name.lower().startswith(f"{stem}.")), None)
         return read_table(root, path, columns, *spellings) if path else None
 
 

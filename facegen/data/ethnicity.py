@@ -11,14 +11,17 @@ from facegen.data.records import HELD_OUT, TRAIN, File, Problem, Reader, Records
 from facegen.errors import UserError, nearest
 
 GROUP = "class"
+_TRAIN = "train"
 _HELD_OUT = ("val", "valid", "validation")
 _TEST = "test"
+_TAKEN = ("none", "null", "true", "false")  # what is typed after condition= means something else
 
 
 class EthnicityReader(Reader):
     """Folders of images, one for each class, in the order of their names: `European/*.jpg`, `Indian/*.jpg`, `Oriental/*.jpg`.
 
-    With a folder `train` the classes lie in it, and in `val` (valid, validation) those of the images held out; `test` is not read.
+    With a folder `train` the classes lie in it, and in `val` (valid, validation) those of the images held out; `test` is not read. The
+    case of these names does not matter.
     """
 
     name = "ethnicity"
@@ -26,18 +29,25 @@ class EthnicityReader(Reader):
     crops = ("center", "squash")
 
     def columns(self, root: str | Path | None) -> Columns:
-        """The classes; raises UserError where there are fewer than two, or where one is held out that is not trained on."""
+        """The classes.
+
+        Raises UserError where there are fewer than two, where one is held out that is not trained on, or cannot be asked for by its name.
+        """
         folder = self.located(root)
-        parts = _parts(folder)
+        parts = list(_parts(folder))
         classes = {part: _folders(folder / part) for part in parts}
         names = next(iter(classes.values()))
+        if taken := next((name for name in names if name.lower() in _TAKEN), None):
+            raise UserError(
+                f"data.root={root}: the folder {taken} is named like a word that means something else in condition=; rename the folder"
+            )
         if len(names) < 2:
             found = f"only one folder of a class, {names[0]}" if names else "no folders of classes"
             raise UserError(f"data.root={root} has {found}; it must hold {self.layout}; type data=folder for images without labels")
         for part, found in classes.items():
             if strange := next((name for name in found if name not in names), None):
-                what = f"{part}/{strange} is a class that train has no folder of{nearest(strange, names)}"
-                raise UserError(f"data.root={root}: {what}; rename it, remove it, or put images to train on into train/{strange}")
+                what = f"{part}/{strange} is a class that {parts[0]} has no folder of{nearest(strange, names)}"
+                raise UserError(f"data.root={root}: {what}; rename it, remove it, or put images to train on into {parts[0]}/{strange}")
         return _columns(names)
 
     def files(self, root: Path) -> list[File]:
@@ -72,11 +82,14 @@ def _columns(names: list[str]) -> Columns:
 
 
 def _parts(root: Path) -> dict[str, int]:
-    """The folders that the classes lie in, with the split of each; raises UserError where there is one held out and none to train on."""
+    """The folders that the classes lie in, with the split of each, whatever the case of their names; first one to train on.
+
+    Raises UserError where there is one held out and none to train on.
+    """
     folders = _folders(root)
-    if "train" in folders:
-        return {"train": TRAIN, **{name: HELD_OUT for name in _HELD_OUT if name in folders}}
-    if beside := next((name for name in (*_HELD_OUT, _TEST) if name in folders), None):
+    if train := [name for name in folders if name.lower() == _TRAIN]:
+        return {**dict.fromkeys(train, TRAIN), **{name: HELD_OUT for name in folders if name.lower() in _HELD_OUT}}
+    if beside := next((name for name in folders if name.lower() in (*_HELD_OUT, _TEST)), None):
         raise UserError(
             f"data.root={root} has a folder {beside} and no folder train; put the folders of the classes to train on into train"
         )

@@ -165,15 +165,19 @@ class FaceData(LightningDataModule):
         names = list(self.condition_names)
         return {"consumed": self.consumed, "fingerprint": self.fingerprint, "batch_size": self.batch_size, "condition_names": names}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continues after the batches consumed; raises UserError where the data is not the same."""
-        self.prepare()
-        names, before = list(self.condition_names), state_dict.get("condition_names")  # which older checkpoints do not say
+    def require_labels(self, before: list[str] | None) -> None:
+        """Raises UserError where the labels are not those `before`, when the run was saved; older checkpoints do not say (None)."""
+        names = list(self.condition_names)
         if before not in (None, names):
             raise UserError(
                 f"data.root: the labels there are [{', '.join(names)}], and were [{', '.join(before)}] when this run was saved; give the "
                 "folders of classes their old names again (data.attributes its old value), or type another run_dir= to start anew"
             )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continues after the batches consumed; raises UserError where the data is not the same."""
+        self.prepare()
+        self.require_labels(state_dict.get("condition_names"))
         if state_dict["fingerprint"] != self.fingerprint:
             raise UserError(
                 "data.root: the images or labels there are not those that this run was trained on (fingerprint "

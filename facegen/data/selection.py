@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from facegen.data.cache import say
 from facegen.data.columns import Columns
 from facegen.errors import UserError
 from facegen.seeding import uniform
@@ -33,15 +34,17 @@ def balanced(numbers: np.ndarray, conditions: np.ndarray, columns: Columns, by: 
     """The images `numbers` (N,), with the `conditions` (N, K), so often each that every class of `by` comes equally often: (M,), in order.
 
     `by` is a group, or an attribute, which has two classes. Each class is repeated to the size of the largest, by a fixed key; images in
-    none are left out, as are classes without images. Raises UserError where no image is in any.
+    none are left out, as are classes without images, which are told. Raises UserError where no image is in any.
     """
     places = [columns.names.index(name) for name in columns.groups.get(by, (by,))]
-    classes = conditions[:, places] > 0
+    classes, names = conditions[:, places] > 0, columns.groups.get(by, (by, f"not {by}"))
     if by not in columns.groups:
         classes = np.concatenate([classes, ~classes], axis=1)
     members = [numbers[inside] for inside in classes.T if inside.any()]
     if not members:
         raise UserError(f"data.balance={by}: no image to train on is in a class of {by}; type data.balance=false")
+    if absent := [name for name, inside in zip(names, classes.T, strict=True) if not inside.any()]:
+        say(f"data.balance={by}: never shown, because no image to train on is in that class: {', '.join(absent)}")
     largest = max(map(len, members))
     # In order: images that are best read together, by a source's blocks, stay together.
     return np.sort(np.concatenate([np.resize(one[np.argsort(uniform(one, "balance", by))], largest) for one in members]))

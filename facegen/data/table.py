@@ -1,7 +1,8 @@
-"""CelebA's tables of whole numbers, as first published (spaces, CRLF, trailing blanks) or as Kaggle's csv."""
+"""CelebA's tables of whole numbers, as first published (spaces, CRLF, trailing blanks) or as csv, quoted or not."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,25 +32,22 @@ class _Form(NamedTuple):
     values: Mapping[str, int]
 
 
+_Row = tuple[int, list[str]]  # its number, from 1, and its fields
+
+
 def read_table(root: Path, file: str, columns: tuple[str, ...], *spellings: Mapping[str, int]) -> Table:
     """The table `root/file` with `columns` in the order asked for and each entry spelled in one way, that of most of its entries.
 
-    Raises UserError where a header lacks a column: every label would be another's.
+    Raises UserError where a header lacks a column or has it twice (every label would be another's), and where there is no row.
     """
-    table, width, order, announced = Table(file), len(columns), list(range(len(columns))), None
-    rows: list[tuple[int, list[str]]] = []
-    lines = (root / file).read_text(encoding="utf-8-sig", errors="replace").replace(",", " ").splitlines()
-    for row, line in enumerate(lines, start=1):
-        fields = line.split()
-        if not fields:
-            continue
-        if fields[0].lower().endswith(IMAGE_SUFFIXES):
-            rows.append((row, fields))
-        elif len(fields) == 1 and fields[0].isdigit():
-            announced = int(fields[0])
-        else:
-            header = [name for name in fields if name != "image_id"]
-            width, order = len(header), _order(header, columns, f"{root / file}:{row}")
+    table, width, order, path = Table(file), len(columns), list(range(len(columns))), root / file
+    rows, headers, announced = _parsed(path)
+    usual = max(Counter(len(fields) for _, fields in rows).items(), key=lambda item: item[1], default=(0, 0))[0]
+    for row, fields in headers:
+        header = _without_images(fields, columns, usual)
+        width, order = len(header), _order(header, columns, f"{path}:{row}")
+    if not rows:
+        raise UserError(f"data.root: the table {path} is empty, no row of it names an image; put the whole table there, or remove it")
     values = max(spellings, key=lambda spelling: sum(fields.count(entry) for _, fields in rows for entry in spelling))
     for row, fields in rows:
         _add(table, row, fields, _Form(width, order, values), spellings)
@@ -59,11 +57,40 @@ def read_table(root: Path, file: str, columns: tuple[str, ...], *spellings: Mapp
     return table
 
 
+def _parsed(path: Path) -> tuple[list[_Row], list[_Row], int | None]:
+    """The rows of a table that begin with the name of an image, those that do not, and how many images it announces."""
+    rows: list[_Row] = []
+    headers: list[_Row] = []
+    announced = None
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").replace(",", " ").replace('"', "").splitlines()
+    for row, line in enumerate(lines, start=1):
+        fields = line.split()
+        if not fields:
+            continue
+        if fields[0].lower().endswith(IMAGE_SUFFIXES):
+            rows.append((row, fields))
+        elif len(fields) == 1 and fields[0].isdigit():
+            announced = int(fields[0])
+        else:
+            headers.append((row, fields))
+    return rows, headers, announced
+
+
+def _without_images(header: list[str], columns: tuple[str, ...], usual: int) -> list[str]:
+    """The names of the values: a header of as many names as the rows have fields (`usual`) names the column of the images too."""
+    if "image_id" in header:
+        return [name for name in header if name != "image_id"]
+    of_images = next((i for i, name in enumerate(header) if name not in columns), None) if len(header) == usual else None
+    return [name for i, name in enumerate(header) if i != of_images]
+
+
 def _order(header: list[str], columns: tuple[str, ...], where: str) -> list[int]:
     lacking = next((name for name in columns if name not in header), None)
     if lacking:
         near = nearest(lacking, [name for name in header if name not in columns])
         raise UserError(f"{where} has no column {lacking}{near}; mend the header, which must name {', '.join(columns)}")
+    if twice := next((name for name in columns if header.count(name) > 1), None):
+        raise UserError(f"{where} names the column {twice} twice; mend the header, which must name it once")
     return [header.index(name) for name in columns]
 
 

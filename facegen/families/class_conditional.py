@@ -13,7 +13,7 @@ from facegen.families.ddpm import DDPM
 from facegen.families.labels import Labels, example_of
 from facegen.networks.conditioned import NOTHING, Conditioned
 from facegen.networks.unet import UNet
-from facegen.types import Fraction
+from facegen.types import ProperFraction
 
 
 class ClassConditional(DDPM):
@@ -37,7 +37,7 @@ class ClassConditional(DDPM):
         condition_groups: dict[str, list[str]],
         condition_examples: list[list[int]],
         injection: Literal["embedding", "channels"],
-        drop_condition: Fraction = 0.1,
+        drop_condition: ProperFraction = 0.1,
         **diffusion: Any,
     ) -> None:
         if network.injection != injection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import combinations
@@ -9,16 +10,18 @@ from itertools import combinations
 import numpy as np
 
 from facegen import images
-from facegen.asking import NONE, between, spelled
+from facegen.asking import between
 from facegen.errors import UserError
 from facegen.figures.scene import Picture, Scene
 from facegen.figures.ternary import save_triangle, shares
 from facegen.studio import Studio
+from facegen.wishes import NONE, spelled
 
 WEIGHTS = np.linspace(0, 1, 9).tolist()  # of the second of two conditions, column by column
 WAYS = ("embedding", "prediction", "switch")
 GUIDANCES = [0, 1, 1.5, 2, 3, 5, 8]
 SIDE, PAIRED = 6, 5  # faces at a side of a triangle, and classes, of which all pairs are blended, at most
+MOST_CLASSES = 24  # rows of figure=classes at most: 300 would make a picture that few programs can show
 # Seeds that a figure has room for.
 SEEDS = {"classes": 10, "attributes": 4, "strip": 6, "blends": 2, "ternary": 1, "ways": 3, "guidance": 10}
 SEVERAL = ("classes", "strip", "blends", "ternary", "ways")  # figures that several conditions may be given
@@ -45,15 +48,19 @@ def _seed_labels(seeds: Sequence[int]) -> list[str]:
     return [f"seed {seeds[0]}", *map(str, seeds[1:])]
 
 
-def _weight_labels(ends: tuple[str, str] = ("", "")) -> list[str]:
+def _weight_labels(ends: tuple[str, str]) -> list[str]:
     """The weights, and above the first and the last what they are of."""
     first, *inner, last = (f"{weight:g}" for weight in WEIGHTS)
-    return [f"{ends[0]}\n{first}".lstrip(), *inner, f"{ends[1]}\n{last}".lstrip()]
+    return [f"{ends[0]}\n{first}", *inner, f"{ends[1]}\n{last}"]
 
 
 def _classes(scene: Scene) -> Picture:
-    """A row for each class, the same seeds in every row."""
+    """A row for each class, at most `MOST_CLASSES`, the same seeds in every row."""
     group, rows = scene.classes(1)
+    if left_out := len(rows[MOST_CLASSES:]):
+        told = f"figure=classes shows the first {MOST_CLASSES} of {len(rows)}, {left_out} are left out"
+        print(f"{told}; condition=[A,B,...] chooses which are shown", file=sys.stderr)
+    rows = rows[:MOST_CLASSES]
     names, seeds = [name for name, _ in rows], scene.seeds
     panel = scene.panel([blend for _, blend in rows for _ in seeds], [*seeds] * len(rows))
     save = partial(images.save_grid, columns=len(seeds), row_labels=names, column_labels=_seed_labels(seeds), corner=group)
@@ -97,7 +104,9 @@ def _blends(scene: Scene) -> Picture:
     like = [start for (_, start), _ in pairs for _ in _each(seeds)]
     names = [f"{first}, {last}" for (first, _), (last, _) in pairs]
     labels = [f"{name}\nseed {seed}" for name in names for seed in seeds]
-    save = partial(images.save_grid, columns=len(WEIGHTS), band=len(seeds), row_labels=labels, column_labels=_weight_labels())
+    save = partial(
+        images.save_grid, columns=len(WEIGHTS), band=len(seeds), row_labels=labels, column_labels=_weight_labels(("first", "second"))
+    )
     return Picture([scene.panel(blends, _each(seeds) * len(pairs), like)], save, scene.about(names))
 
 

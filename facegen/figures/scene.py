@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from facegen.asking import NONE, Asker, Blend, spelled
+from facegen.asking import Asker, Blend
 from facegen.diffusion.guidance import Told
 from facegen.errors import UserError, nearest
 from facegen.studio import Studio
+from facegen.wishes import NONE, spelled
 
 Panel = tuple[Studio, Sequence[int], Told | None]  # who draws, from which seeds, what is told
 
@@ -78,12 +79,13 @@ class Scene:
         if not isinstance(values, list) or not least <= len(values) <= most or any(isinstance(value, list) for value in values):
             labels = self.asker.labels
             groups = [columns for columns in labels.groups.values() if len(columns) >= least]
-            typed = _list([labels.names[i] for i in next(iter(groups), range(len(labels.names)))[:least]])
+            names = [labels.names[i] for i in next(iter(groups), range(len(labels.names)))[:least]]
+            way_out = f"condition={_list([*names, 'null'][:least])}" if len(names) + 1 >= least else "figure=classes"
             wanted = f"a list of {_count(least, most)} conditions"
-            raise UserError(f"figure={self.figure} wants {wanted}; got condition={_shown(values)}; type condition={typed}")
+            raise UserError(f"figure={self.figure} wants {wanted}; got condition={_shown(values)}; type {way_out}")
         if NONE in values:
             self.refuse_unasked("leave none out")
-        return [(spelled(value), self.asker.blend(value)) for value in values]
+        return [(_label(value), self.asker.blend(value)) for value in values]
 
     def refuse_unasked(self, way_out: str) -> None:
         """Raises UserError where the model never drew without being told what."""
@@ -111,8 +113,10 @@ class Scene:
             raise UserError(f"group must be one of {allowed}; got {group}{nearest(group, labels.groups)}; type group={typed}")
         names = [labels.names[i] for i in labels.groups[group]]
         if group not in fitting:
-            wanted, typed = f"{_count(least, most)} classes", _list(names[:least])
-            raise UserError(f"figure={self.figure} wants {wanted}; {group} has {len(names)}; name them: condition={typed}")
+            way_out = f"name them: condition={_list(names[:least])}"
+            if len(names) < least:
+                way_out = f"type figure={'blends' if len(names) > 1 else 'classes'} group={group}"
+            raise UserError(f"figure={self.figure} wants {_count(least, most)} classes; {group} has {len(names)}; {way_out}")
         if taken := [name for name in names if name in given]:
             raise UserError(f"condition={taken[0]}: figure={self.figure} shows each {group} in its turn; leave it out of condition=")
         return group, [(name, self.asker.blend({**given, name: 1})) for name in names]
@@ -143,6 +147,10 @@ def _drawn(studio: Studio, seeds: Sequence[int], told: Told | None, title: str) 
 
 def _shown(condition: object) -> str:
     return "null" if condition is None else spelled(condition)
+
+
+def _label(condition: object) -> str:
+    return "as in the data" if condition is None else spelled(condition)
 
 
 def _list(names: Sequence[str]) -> str:

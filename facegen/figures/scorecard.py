@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 CELL = 0.2  # inches of a cell that has no number in it
 NUMBERED, CELL_NUMBERED = 12, 0.42  # so many columns at most have numbers in their cells, which are larger
+FAINT = 0.1  # a change that has the deepest colour at least: noise is pale
 NOTHING = ("0.00", "-0.00")  # is not printed: what there is stands out
 FONT, LETTER, TITLE_LETTER = 7, 0.065, 0.075  # points; inches of a letter of that size, and of a title
 TITLE, BAR = 0.35, 0.8  # inches above a matrix, and beside it
@@ -85,7 +86,7 @@ def _heat_maps(entry: Mapping[str, Any]) -> Figure:
     bands = [maps] if maps else []
     if leak:
         matrix, title = np.asarray(leak["matrix"]), "change of what is read (columns) when an attribute (row) goes from 0 to 1"
-        bands.append([HeatMap(title, leak["rows"], leak["columns"], matrix, max(1e-6, float(np.abs(matrix).max())), bar=True)])
+        bands.append([HeatMap(title, leak["rows"], leak["columns"], matrix, max(FAINT, float(np.abs(matrix).max())), bar=True)])
     heights = [max(one.outer[1] for one in band) for band in bands]
     width, height = max(sum(one.outer[0] for one in band) for band in bands), sum(heights)
     figure, top = Figure(figsize=(width, height), dpi=150), height

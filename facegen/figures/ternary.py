@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ImageDraw, ImageFont
+from PIL import ImageDraw
 
-from facegen import images
+from facegen import images, lettering
 from facegen.errors import UserError
 
 TRIANGLE = "triangle"  # the text chunk that says where the tiles lie
@@ -52,19 +52,20 @@ class Triangle:
 def save_triangle(tiles: np.ndarray, path: Path, provenance: Mapping[str, str], *, corners: Sequence[str]) -> np.ndarray:
     """Writes `tiles` (N,C,H,W) uint8, row by row from the top, as a PNG that `split_triangle` takes apart again; returns the picture.
 
-    `corners` name what is at the top, at the left and at the right.
+    `corners` name what is at the top, at the left and at the right; they are shortened where there is no room for them.
     """
     side, (_, channels, height, width) = round((2 * len(tiles)) ** 0.5 - 0.5), tiles.shape
     triangle = Triangle(side, height, width, max(1, images.SHEET_WIDTH // (side * width)), FONT_SIZE + 2 * MARGIN)
     picture = np.full((channels, *triangle.size), images.PAPER, dtype=np.uint8)
     for tile, box in zip(tiles, triangle.boxes(), strict=True):
         picture[:, *box] = tile.repeat(triangle.scale, 1).repeat(triangle.scale, 2)
-    canvas, font = images.to_pil(picture), ImageFont.load_default(FONT_SIZE)
+    canvas = images.to_pil(picture)
     draw, ink = ImageDraw.Draw(canvas), images.INK if channels == 1 else (images.INK,) * 3
-    above, below = triangle.top / 2, canvas.height - triangle.top / 2
-    places = [(canvas.width / 2, above, "mm"), (MARGIN, below, "lm"), (canvas.width - MARGIN, below, "rm")]
-    for (x, y, anchor), corner in zip(places, corners, strict=True):
-        draw.text((x, y), corner, ink, font, anchor=anchor)
+    above, below, ends = triangle.top / 2, canvas.height - triangle.top / 2, (MARGIN, canvas.width - MARGIN)
+    for y, places in ((above, [canvas.width / 2]), (below, ends)):
+        texts, corners = list(zip(places, corners, strict=False)), corners[len(places) :]
+        for x, text in lettering.in_line(texts, *ends, FONT_SIZE):
+            draw.text((x, y), text, ink, lettering.font_of(text, FONT_SIZE), anchor="mm")
     pixels = np.asarray(canvas)
     drawn = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     images.save_png(drawn, path, {**provenance, TRIANGLE: json.dumps(asdict(triangle))})

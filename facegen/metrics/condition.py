@@ -15,6 +15,7 @@ from facegen.metrics.frechet import frechet_distance
 from facegen.seeding import mix
 
 RARE = 0.05  # an attribute of a smaller share of the training images
+UNMOVED = 0.01  # a smaller change of a mean share is noise, whose ranks mean nothing
 RESAMPLED = 100  # draws for the deviation of the headline
 Table = dict[str, Any]
 
@@ -190,9 +191,12 @@ def distances(questions: Questions, told: np.ndarray, drawn: np.ndarray, labels:
 def monotone(weights: Sequence[float], shares: np.ndarray) -> Table:
     """Whether a blend does what its `weights` (W,) say: the mean `shares` of the second class, read in images (S,W) of S seeds.
 
-    `spearman` is the rank correlation of the weight with the mean over seeds, `pooled` with single images; 0 where all are alike.
+    `spearman` is the rank correlation of the weight with the mean over seeds, `pooled` with single images; both are 0 where
+    the means differ by less than `UNMOVED`.
     """
     means = shares.mean(axis=0)
+    if np.ptp(means) < UNMOVED:
+        return {"spearman": 0.0, "pooled": 0.0, "shares": means.tolist()}
     single = _spearman(np.tile(weights, len(shares)), shares.ravel())
     return {"spearman": _spearman(np.asarray(weights), means), "pooled": single, "shares": means.tolist()}
 
@@ -200,4 +204,4 @@ def monotone(weights: Sequence[float], shares: np.ndarray) -> Table:
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:
     from scipy.stats import spearmanr
 
-    return 0.0 if np.ptp(b) == 0 else float(spearmanr(a, b).statistic)
+    return float(spearmanr(a, b).statistic)

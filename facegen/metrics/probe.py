@@ -27,7 +27,8 @@ class ProbeExtractor:
 
     They depend on the image alone, not on the batch it comes in: the network always sees groups of one fixed size, because matrix
     products of another size round otherwise. `identity` names the weights, the data they were trained on and how images are brought to
-    the probe's size and channels; `names` are those of the logits, `groups` of those that exclude each other.
+    the probe's size and channels; `names` are those of the logits, `groups` of those that exclude each other. `fingerprint` and `options`
+    are of the data that it was trained on.
     """
 
     name = "probe"
@@ -38,10 +39,11 @@ class ProbeExtractor:
         self.resolution, self.channels = int(loaded.data["resolution"]), int(loaded.data["channels"])
         self.names: list[str] = loaded.data["condition_names"]  # of the logits
         self.groups: dict[str, list[str]] = loaded.data["condition_groups"]
+        self.fingerprint, self.options = str(loaded.data["fingerprint"]), dict(loaded.config["data"])
         self.identity: dict[str, str] = {
             "name": self.name,
             "sha256": loaded.sha256,
-            "data": str(loaded.data["fingerprint"]),
+            "data": self.fingerprint,
             "ema": loaded.ema,
             "resolution": str(self.resolution),
             "channels": str(self.channels),

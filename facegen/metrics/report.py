@@ -31,7 +31,7 @@ def _cell(entry: Mapping[str, Any]) -> str:
     if "interval" in entry:
         low, high = entry["interval"]
         return f"{cell} ({low:.4g} to {high:.4g})"
-    return f"{cell} ± {entry['deviation']:.2g}" if "deviation" in entry else cell
+    return f"{cell} ± {entry['deviation']:.2g}" if entry.get("deviation") else cell
 
 
 def _grid(*columns: str) -> Table:
@@ -54,9 +54,9 @@ def _text(grid: Table) -> str:
 def scorecard_tables(name: str, entry: Mapping[str, Any]) -> str:
     """What a conditional model `name` was told and what was read, from the `entry` of its scorecard, as tables."""
     parts = [f"\n{name}: what the probe reads in real images ({entry['probe']['images']}), and in those that were told", _answers(entry)]
-    guidance, blends = _grid("guidance", "hit rate", "diversity"), _grid("blend", "rank correlation", "of single images")
+    guidance, blends = _grid("guidance", "hit rate", "diversity", "images"), _grid("blend", "rank correlation", "of single images")
     for point in entry["guidance"]:
-        guidance.add_row(f"{point['guidance']:g}", _shown(point["hit_rate"]), _shown(point["diversity"]))
+        guidance.add_row(f"{point['guidance']:g}", _shown(point["hit_rate"]), _shown(point["diversity"]), f"{point['count']:,}")
     parts.append(_text(guidance))
     if entry.get("blends"):
         for way, one in entry["blends"]["ways"].items():
