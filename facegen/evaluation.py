@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from facegen.metrics.report import scorecard_tables, table
 from facegen.metrics.sources import DataImages, FolderImages, Generated
 from facegen.reference import Build, Reference, open_reference, unlike
 from facegen.request import Request
-from facegen.scorecard import Scorecard, unaskable
+from facegen.scorecard import Scorecard, unaskable, unlabelled
 from facegen.studio import Studio, describe, device_of, prepare
 
 Load = Callable[..., Loaded]
@@ -61,23 +61,26 @@ def evaluate_job(request: Request, load: Load, load_probe: Callable[..., Any], b
     loaded = [load(ckpt, request.ema) for ckpt in request.checkpoints]
     candidates = [_drawn(one, request, load, build) for one in loaded] or [_given(folder, request) for folder in request.folders]
     home = cache_home(request.cache_dir) / "features"
-    reference = None
-    if any(not metric.of_fake for metric in metrics):
-        reference = open_reference(request, home, loaded, build)
-    if reference and any(metric.kind == CONDITION for metric in metrics):
-        _check_askable(loaded, extractors, reference, request)
+    told = loaded if any(metric.kind == CONDITION for metric in metrics) else []
+    _refuse(line for one in told for line in unaskable(one, _probe(extractors), request.scored))
+    reference = open_reference(request, home, loaded, build) if any(not metric.of_fake for metric in metrics) else None
+    if reference and isinstance(reference.source, DataImages):
+        _refuse(line for one in told for line in unlabelled(one, _probe(extractors), reference.source))
     _check(candidates, reference, metrics, request, home)
     ranks.join()
     return _Job(request, metrics, options, extractors, home, reference).run(candidates)
 
 
-def _check_askable(loaded: Sequence[Loaded], extractors: Extractors, reference: Reference, request: Request) -> None:
-    """Raises UserError where a scorecard is asked for and a model cannot be asked, the probe cannot read it, or the data has no labels."""
+def _probe(extractors: Extractors) -> ProbeExtractor:
     probe = extractors.of_fake[PROBE]
     assert isinstance(probe, ProbeExtractor), "it is what reads in the space of the probe"
-    assert isinstance(reference.source, DataImages), "folders are refused before"
-    if problems := [line for one in loaded for line in unaskable(one, probe, reference.source, request.scored)]:
-        raise UserError(*dict.fromkeys(problems))
+    return probe
+
+
+def _refuse(problems: Iterable[str]) -> None:
+    """Raises UserError with the `problems`, where there are any, each told once."""
+    if told := list(dict.fromkeys(problems)):
+        raise UserError(*told)
 
 
 def _drawn(loaded: Loaded, request: Request, load: Load, build: Build) -> Candidate:
@@ -123,8 +126,7 @@ def _check(candidates: Sequence[Candidate], reference: Reference | None, metrics
         problems += too_small(metrics, fake.resolution)
         if any(metric.paired for metric in metrics) and isinstance(fake, FolderImages) and isinstance(real, FolderImages):
             problems += _unpaired(fake, real)
-    if problems:
-        raise UserError(*dict.fromkeys(problems))
+    _refuse(problems)
     for folder in {candidate.out for candidate in candidates}:
         prepare(folder)
     prepare(home, option="cache_dir")
@@ -207,9 +209,8 @@ class _Job:
 
     def _scorecard(self, candidate: Candidate) -> Scorecard:
         """What a conditional model makes of all that it can be told."""
-        source, probe = candidate.source, self.extractors.of_fake[PROBE]
+        source, probe = candidate.source, _probe(self.extractors)
         assert isinstance(source, Generated), "folders are refused before"
-        assert isinstance(probe, ProbeExtractor), "it is what reads in the space of the probe"
         assert self.reference is not None, "the scorecard is not of_fake"
         return Scorecard(source.studio, probe, self.reference, self.home, self.request.seed, self.request.scored)
 

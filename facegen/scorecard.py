@@ -36,8 +36,8 @@ BLIND = 0.55  # balanced share of right answers in real images, below which a pr
 TRAIN_A_PROBE = "train a probe on the same data: python train.py experiment=probe data=NAME"
 
 
-def unaskable(loaded: Loaded, probe: ProbeExtractor, real: DataImages, count: int) -> list[str]:
-    """What stands against a scorecard of `loaded` from `count` images, beside `real` ones, a line each."""
+def unaskable(loaded: Loaded, probe: ProbeExtractor, count: int) -> list[str]:
+    """What stands against a scorecard of `loaded` from `count` images, whatever the real ones, a line each."""
     if loaded.labels is None:
         what = f"{loaded.path} is model={loaded.provenance['family']}, which is told nothing"
         return [f"condition asks a model for what it can be told, {what}; leave condition out of metrics"]
@@ -47,7 +47,13 @@ def unaskable(loaded: Loaded, probe: ProbeExtractor, real: DataImages, count: in
         return [f"condition: {loaded.path} is told {told}, ... and the probe reads {read}, ...: no name in common; {TRAIN_A_PROBE}"]
     if count < (least := len(_wishes(questions))):
         return [f"condition asks for {least} things in turn, an image each at least; got n={count}; type n={least}, or more"]
-    return real.unlabelled(questions.names)
+    return []
+
+
+def unlabelled(loaded: Loaded, probe: ProbeExtractor, real: DataImages) -> list[str]:
+    """What the `real` images lack that the scorecard of an askable model looks at, a line each."""
+    assert loaded.labels is not None, "models that are told nothing are refused before"
+    return real.unlabelled(_shared(loaded.labels, probe)[0].names)
 
 
 def _shared(labels: Labels, probe: ProbeExtractor) -> tuple[Questions, list[str]]:

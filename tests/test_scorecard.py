@@ -29,7 +29,7 @@ from facegen.metrics.protocol import Number
 from facegen.metrics.report import scorecard_tables, table
 from facegen.metrics.sources import DataImages
 from facegen.reference import Reference
-from facegen.scorecard import Scorecard, unaskable
+from facegen.scorecard import Scorecard, unaskable, unlabelled
 from facegen.studio import Studio
 
 ATTRIBUTES, CLASSES = ["Male", "Goatee", "Smiling"], ["A", "B", "C"]
@@ -335,12 +335,13 @@ def test_a_probe_that_is_blind_to_an_attribute_is_told(tmp_path: Path) -> None:
 
 
 def test_names_that_are_not_shared_are_told_with_how_to_train_a_probe(tmp_path: Path) -> None:
-    probe, real = Reader(), DataImages(Photographs(), "train")
+    probe = Reader()
     loaded: Any = Trained(Obedient(), tmp_path)
-    assert unaskable(loaded, probe, real, 9) == []
-    assert unaskable(loaded, probe, real, 8) == ["condition asks for 9 things in turn, an image each at least; got n=8; type n=9, or more"]
+    assert unaskable(loaded, probe, 9) == []
+    assert unlabelled(loaded, probe, DataImages(Photographs(), "train")) == []
+    assert unaskable(loaded, probe, 8) == ["condition asks for 9 things in turn, an image each at least; got n=8; type n=9, or more"]
     probe.names, probe.groups = ["x", "y"], {}
-    (line,) = unaskable(loaded, probe, real, 9)
+    (line,) = unaskable(loaded, probe, 9)
     assert line.endswith("no name in common; train a probe on the same data: python train.py experiment=probe data=NAME")
 
 

@@ -36,6 +36,7 @@ class UNet(nn.Module):
         injection: how the network takes what it is told beside image and time: `embedding` adds it to the time embedding, `channels` hands
             it to the first layer as channels of one value each; null: it is told nothing. `injected` is how many numbers it takes.
         condition_channels: how many channels that are.
+        scale_shift: the time embedding scales the normalised features of a ResNet block as well as shifting them (Dhariwal and Nichol 2021).
         gradient_checkpointing: computes the blocks again in the backward pass instead of keeping their activations.
         channels_last: keeps weights and activations with the channels innermost in memory.
 
@@ -59,6 +60,7 @@ class UNet(nn.Module):
         out_channels: PositiveInt | None = None,
         injection: Literal["embedding", "channels"] | None = None,
         condition_channels: PositiveInt = 5,
+        scale_shift: bool = False,
         gradient_checkpointing: bool = False,
         channels_last: bool = False,
     ) -> None:
@@ -82,6 +84,7 @@ class UNet(nn.Module):
             norm_num_groups=groups,
             dropout=dropout,
             class_embed_type="identity" if injection == "embedding" else None,
+            resnet_time_scale_shift="scale_shift" if scale_shift else "default",
         )
         self._furnish(block, 4 * widths[0], dropout, gradient_checkpointing)
 
