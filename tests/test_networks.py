@@ -125,10 +125,15 @@ def test_the_output_may_have_other_channels() -> None:
     assert tiny(patch=2, attention=[4], out_channels=5)(*batch()).shape == (2, 5, 16, 16)
 
 
-@pytest.mark.parametrize("block", ["resnet", "convnext"])
+def test_scaling_features_by_the_time_is_of_resnet_blocks() -> None:
+    with pytest.raises(UserError, match=r"scale_shift is of ResNet blocks; got model.network.block=convnext"):
+        tiny(block="convnext", scale_shift=True)
+
+
+@pytest.mark.parametrize(("block", "scale_shift"), [("resnet", False), ("resnet", True), ("convnext", False)])
 @pytest.mark.parametrize("injection", ["embedding", "channels"])
-def test_every_parameter_learns(block: str, injection: str) -> None:
-    network = tiny(block=block, injection=injection)
+def test_every_parameter_learns(block: str, scale_shift: bool, injection: str) -> None:
+    network = tiny(block=block, injection=injection, scale_shift=scale_shift)
     x, t = batch()
     told = torch.rand(2, network.injected)
     network(x, t, told).square().mean().backward()

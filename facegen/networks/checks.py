@@ -16,7 +16,16 @@ def feature_map_sizes(resolution: int, widths: Sequence[int], patch: int) -> lis
 
 
 def check_unet(
-    *, resolution: int, widths: Sequence[int], attention: Sequence[int], head_dim: int, groups: int, patch: int, **others: object
+    *,
+    resolution: int,
+    widths: Sequence[int],
+    attention: Sequence[int],
+    head_dim: int,
+    groups: int,
+    patch: int,
+    block: str = "resnet",
+    scale_shift: bool = False,
+    **others: object,
 ) -> None:
     """Checks that the options of `facegen.networks.unet.UNet` fit together; `others` are its options that fit with any.
 
@@ -28,6 +37,8 @@ def check_unet(
     problems = [*_indivisible_resolution(resolution, widths, patch), *_unfit_groups(groups, widths)]
     if resolution % _factor(widths, patch) == 0:  # otherwise there are no feature-map sizes to speak of
         problems += _unfit_attention(resolution, widths, patch, attention, head_dim)
+    if scale_shift and block != "resnet":
+        problems.append(f"{KEY}.scale_shift is of ResNet blocks; got {KEY}.block={block}; type {KEY}.scale_shift=false")
     if problems:
         raise UserError(*problems)
 

@@ -36,7 +36,7 @@ class UNet(nn.Module):
         injection: how the network takes what it is told beside image and time: `embedding` adds it to the time embedding, `channels` hands
             it to the first layer as channels of one value each; null: it is told nothing. `injected` is how many numbers it takes.
         condition_channels: how many channels that are.
-        scale_shift: the time embedding scales the normalised features of a ResNet block as well as shifting them (Dhariwal and Nichol 2021).
+        scale_shift: the time embedding scales the normalised features of a ResNet block, and shifts them (Dhariwal and Nichol 2021).
         gradient_checkpointing: computes the blocks again in the backward pass instead of keeping their activations.
         channels_last: keeps weights and activations with the channels innermost in memory.
 
@@ -64,7 +64,8 @@ class UNet(nn.Module):
         gradient_checkpointing: bool = False,
         channels_last: bool = False,
     ) -> None:
-        check_unet(resolution=resolution, widths=widths, attention=attention, head_dim=head_dim, groups=groups, patch=patch)
+        shape = {"resolution": resolution, "widths": widths, "attention": attention, "head_dim": head_dim, "groups": groups, "patch": patch}
+        check_unet(**shape, block=block, scale_shift=scale_shift)
         from diffusers.models.unets.unet_2d import UNet2DModel  # seconds of import, needed only once a network is built
 
         super().__init__()
