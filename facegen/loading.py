@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from facegen.codecs import Codec
 from facegen.conflicts import beyond_the_schedule
 from facegen.diffusion.denoiser import Denoiser
 from facegen.errors import UserError
-from facegen.families.labels import Labels
+from facegen.families.labels import Labels, usual
 from facegen.networks.probe import Classifier
 from facegen.studio import sha256
 from facegen.types import NonNegativeInt, PositiveInt
@@ -61,6 +61,10 @@ class Loaded:
     def checkpoints(self) -> list[Path]:
         """The step checkpoints of the run, oldest first; this one alone where it lies in no run."""
         return checkpoint.steps(self.run_dir) if self.run_dir else [self.path]
+
+    def usual_conditions(self, seeds: Sequence[int]) -> Tensor | None:
+        """What the images of `seeds` are told where nobody asks for anything (B,K), where the model can be told anything."""
+        return None if self.examples is None else usual(self.examples, seeds)
 
     def reload(self, path: Path) -> Loaded:
         """The same model at another checkpoint of its run."""

@@ -32,7 +32,7 @@ GUIDANCES = (1.0, 1.5, 2.0, 3.0, 5.0)
 WEIGHTS = tuple(i / 8 for i in range(9))
 WAYS = ("embedding", "prediction", "switch")
 PAIRS, FEWEST = 6, 4  # pairs of classes that are blended at most, and seeds that a change is averaged over at least
-BLIND = 0.55  # balanced share of right answers in real images, below which a probe has learned next to nothing of an attribute
+BLIND = 0.55  # balanced share of right answers in real images, below which a probe knows next to nothing of an attribute
 TRAIN_A_PROBE = "train a probe on the same data: python train.py experiment=probe data=NAME"
 
 

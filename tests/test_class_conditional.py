@@ -141,6 +141,15 @@ def test_a_checkpoint_alone_knows_its_classes_and_attributes(tmp_path: Path) -> 
     assert (tmp_path / "run" / "previews").exists()
 
 
+def test_a_finished_run_draws_a_missing_preview_as_it_was_told_in_training(tmp_path: Path) -> None:
+    train(conditional(tmp_path / "run", "trainer.max_steps=5"))
+    preview = tmp_path / "run" / "previews" / "step-00000005.png"
+    drawn = preview.read_bytes()
+    preview.unlink()
+    train(conditional(tmp_path / "run", "trainer.max_steps=5"))
+    assert preview.read_bytes() == drawn
+
+
 def test_data_without_labels_is_refused_before_it_is_read(tmp_path: Path) -> None:
     (tmp_path / "1.png").touch()
     with pytest.raises(UserError, match=r"model=class_conditional needs labels"):

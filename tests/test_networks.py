@@ -28,6 +28,8 @@ MILLIONS = {  # preset -> parameters at {resolution}, as its file promises
     "unet_16m": {32: 14.74, 64: 15.73},
     "unet_35m": {32: 35.75, 64: 35.75},
     "unet_60m": {32: 61.68, 64: 63.32},
+    "report2": {64: 1.90},
+    "report3": {32: 14.74, 64: 15.73},
     "report4": {32: 58.31, 64: 63.48},
 }
 TINY: dict[str, Any] = {"resolution": 16, "channels": 3, "widths": [8, 16], "attention": [8], "layers": 1, "groups": 4, "head_dim": 8}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from facegen.errors import UserError
 from facegen.families.ddpm import DDPM
-from facegen.families.labels import Labels, example_of
+from facegen.families.labels import Labels, usual
 from facegen.networks.conditioned import NOTHING, Conditioned
 from facegen.networks.unet import UNet
 from facegen.types import ProperFraction
@@ -59,4 +59,4 @@ class ClassConditional(DDPM):
 
     def usual_conditions(self, seeds: Sequence[int]) -> Tensor:
         """What the images of `seeds` are told where nobody asks for anything: each the labels of some training image, (B, K)."""
-        return self.examples[[example_of(seed, len(self.examples)) for seed in seeds]]
+        return usual(self.examples, seeds)

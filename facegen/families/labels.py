@@ -61,6 +61,11 @@ def example_of(seed: int, count: int) -> int:
     return mix("condition", seed) % count
 
 
+def usual(examples: Tensor, seeds: Sequence[int]) -> Tensor:
+    """The labels (B,K), out of `examples` (N,K), that the images of `seeds` are told where nobody asks for anything."""
+    return examples[[example_of(seed, len(examples)) for seed in seeds]]
+
+
 def _problem(names: list[str], groups: Mapping[str, Sequence[str]], grouped: list[str]) -> str | None:
     if not names:
         return "there are no labels"
