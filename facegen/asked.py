@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from facegen.types import Fraction, GuidanceWeight
 from facegen.wishes import read
 
+Way = Literal["embedding", "prediction", "switch"]
+WAYS: tuple[str, ...] = get_args(Way)
 EARLY = "early"  # the snapshot that a run keeps of its first eighth
 
 
@@ -31,7 +33,7 @@ class Asked:
     """
 
     condition: object = None
-    blend: Literal["embedding", "prediction", "switch"] = "embedding"
+    blend: Way = "embedding"
     guidance: GuidanceWeight = 1.0
     guidance_interval: list[float] | None = None
     guidance_rescale: Fraction = 0.0

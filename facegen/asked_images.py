@@ -30,5 +30,5 @@ class AskedImages:
     def batches(self, numbers: Sequence[int], kept: int) -> Iterator[np.ndarray]:
         """The images of `numbers`."""
         places = list(numbers)
-        told = Told(self.told.conditions[places], self.told.shares[places])
-        return (drawn for _, drawn in self.studio.batches([self.seeds[i] for i in places], self.title, kept=kept, told=told))
+        seeds = [self.seeds[i] for i in places]
+        return (drawn for _, drawn in self.studio.batches(seeds, self.title, kept=kept, told=self.told[places]))

@@ -1,8 +1,9 @@
-"""Files that are replaced as a whole or not at all, whatever happens meanwhile: a crash, a full disk, an interrupt."""
+"""Files that are replaced as a whole or not at all, whatever happens meanwhile: a crash, a full disk, an interrupt; and their hash."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import sys
@@ -104,3 +105,9 @@ def sync(path: str | os.PathLike[str]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """Of the file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from facegen.asking import Asker, Blend
 from facegen.codecs import Codec
 from facegen.diffusion.denoiser import Denoiser, Rescheduled
 from facegen.diffusion.guidance import Guidance, Told
+from facegen.durable import sha256
 from facegen.errors import UserError
 from facegen.families.labels import Labels
 from facegen.wishes import NONE, spelled
@@ -96,12 +96,18 @@ def _impossible(model: Model, asked: Asked) -> Iterator[str]:
             way_out = "leave it out, or type autoguidance=early"
             yield f"guidance={asked.guidance:g}: {model.path} is model={family}, which has no condition to be guided by; {way_out}"
         return
-    if not model.config["model"].get("drop_condition", 1):
-        why = f"{model.path} was trained with model.drop_condition=0 and has never drawn without being told what"
+    if why := never_unasked(model):
         if guided:
             yield f"guidance={asked.guidance:g}: {why}; type guidance=1, or autoguidance=early"
         if asked.condition == NONE:
             yield f"condition={NONE}: {why}; leave it out"
+
+
+def never_unasked(model: Model) -> str:
+    """Why `model` cannot draw without being told what, where it cannot; else nothing."""
+    if model.config["model"].get("drop_condition", 1):
+        return ""
+    return f"{model.path} was trained with model.drop_condition=0 and has never drawn without being told what"
 
 
 def _weak(model: Model, asked: Asked, load: Callable[[str, str | None], Model]) -> tuple[Any, dict[str, str]]:
@@ -119,8 +125,7 @@ def _weak(model: Model, asked: Asked, load: Callable[[str, str | None], Model]) 
         raise UserError(f"autoguidance={path} draws {weak.codec.shape}, the model {model.codec.shape}: give one of the same size")
     if weak.labels is not None and (model.labels is None or weak.labels.names != model.labels.names):
         raise UserError(f"autoguidance={path} is told other classes than the model; give one that was trained on the same data")
-    with weak.path.open("rb") as file:
-        facts = {"autoguidance_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    facts = {"autoguidance_sha256": sha256(weak.path)}
     if weak.config["scheduler"] == model.config["scheduler"]:
         return weak.denoiser, facts
     return Rescheduled(weak.denoiser, model.denoiser.schedule), facts

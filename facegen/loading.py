@@ -16,10 +16,10 @@ from facegen.callbacks.ema import key
 from facegen.codecs import Codec
 from facegen.conflicts import beyond_the_schedule
 from facegen.diffusion.denoiser import Denoiser
+from facegen.durable import sha256
 from facegen.errors import UserError
 from facegen.families.labels import Labels, usual
 from facegen.networks.probe import Classifier
-from facegen.studio import sha256
 from facegen.types import NonNegativeInt, PositiveInt
 
 Build = Callable[..., Any]

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from facegen.asked import WAYS
 from facegen.asked_images import AskedImages
 from facegen.asking import Asker, Blend, between
 from facegen.diffusion.guidance import Told
 from facegen.families.labels import Labels
+from facegen.guiding import never_unasked
 from facegen.loading import Loaded
 from facegen.metrics import condition
 from facegen.metrics.condition import Questions
@@ -30,7 +32,6 @@ from facegen.studio import Studio
 
 GUIDANCES = (1.0, 1.5, 2.0, 3.0, 5.0)
 WEIGHTS = tuple(i / 8 for i in range(9))
-WAYS = ("embedding", "prediction", "switch")
 PAIRS, FEWEST = 6, 4  # pairs of classes that are blended at most, and seeds that a change is averaged over at least
 BLIND = 0.55  # balanced share of right answers in real images, below which a probe knows next to nothing of an attribute
 TRAIN_A_PROBE = "train a probe on the same data: python train.py experiment=probe data=NAME"
@@ -211,7 +212,7 @@ class Scorecard:
     def _guidances(self, told: np.ndarray, group: str | None) -> list[dict[str, Any]]:
         """Hits, and diversity within the classes of `group`, of a part of the images at other weights of guidance."""
         count, weights = max(1, self.count // 4), GUIDANCES
-        if not self.studio.loaded.config["model"].get("drop_condition", 1) and self.studio.direction.guidance.weak is None:
+        if never_unasked(self.studio.loaded) and self.studio.direction.guidance.weak is None:
             self.notes.append("no curve of guidance: the model was trained with model.drop_condition=0")
             weights = (1.0,)
         points = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from facegen.diffusion.guidance import Told
 from facegen.diffusion.sampler import Sampler, Watch
+from facegen.durable import sha256
 from facegen.errors import UserError
 from facegen.generate import AnySeed, Between, Seed, generate
 from facegen.guiding import Direction, Model
@@ -88,7 +89,10 @@ class Studio:
 
     def but(self, **changes: Any) -> Studio:
         """The same, asked otherwise: `changes` are fields of `facegen.asked.Asked`."""
-        return Studio(self.loaded, self.sampler, self.batch_size, self.device, self.direction.but(**changes))
+        other = copy.copy(self)  # not made anew: that would read the checkpoint again for its hash
+        other.direction = self.direction.but(**changes)
+        other.facts = {**self.facts, **other.direction.facts}
+        return other
 
     @property
     def step(self) -> int:
@@ -125,9 +129,3 @@ def describe(sampler: Sampler) -> str:
     """The sampler with all its options, such as `DDIM(steps=50, eta=0.0)`."""
     options = (f"{key}={getattr(value, '__name__', value)}" for key, value in sorted(vars(sampler).items()))
     return f"{type(sampler).__name__}({', '.join(options)})"
-
-
-def sha256(path: Path) -> str:
-    """Of the file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

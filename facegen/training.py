@@ -54,12 +54,14 @@ def fit(config: dict[str, Any], run: RunDir, build: Build) -> TrainResult:
         _warn_of_leftover(model.denoiser.schedule)
     trainer = _trainer(config, run, model, data, parts)
     latest = run.latest(_say)
-    if latest and _is_finished(latest, trainer):
+    stored = read(latest, mmap=True) if latest else None
+    if latest and stored and _is_finished(stored, trainer):
         _say(f"{run.path} is finished; to go on type a higher trainer.max_steps or trainer.max_time, to start anew another run_dir")
         _draw_missing(run, trainer, latest, parts["preview"] if model.draws else None, build)
         return TrainResult(run.path, latest, step_of(latest))
-    if latest:
-        data.require_labels(header(read(latest, mmap=True), latest).data.get("condition_names"))  # before weights of other sizes are met
+    if latest and stored:
+        data.require_labels(header(stored, latest).data.get("condition_names"))  # before weights of other sizes are met
+        stored = None  # mapped into memory: it would keep the file on the disk after it is pruned
         _say(f"continuing {run.path} from {latest.name}")
     trainer.loggers[0].truncate(step_of(latest) if latest else 0)
     try:
@@ -118,8 +120,7 @@ def _trainer(config: dict[str, Any], run: RunDir, model: Any, data: Any, parts: 
     return options.build(run.path, callbacks, loggers, [DurableCheckpointIO()], steps_per_epoch)
 
 
-def _is_finished(latest: Path, trainer: Trainer) -> bool:
-    stored = read(latest, mmap=True)
+def _is_finished(stored: dict[str, Any], trainer: Trainer) -> bool:
     budget = next(c for c in trainer.callbacks if isinstance(c, Budget))
     elapsed = stored["callbacks"].get(budget.state_key, {}).get("elapsed", 0.0)
     return 0 < trainer.max_steps <= stored["global_step"] or (budget.max_time is not None and elapsed >= budget.max_time)

@@ -44,7 +44,7 @@ class Told:
     def __len__(self) -> int:
         return len(self.shares)
 
-    def __getitem__(self, rows: slice) -> Told:
+    def __getitem__(self, rows: slice | list[int]) -> Told:
         return Told(self.conditions[rows], self.shares[rows])
 
     def to(self, device: torch.device) -> Told:

@@ -10,6 +10,7 @@ from itertools import combinations
 import numpy as np
 
 from facegen import images
+from facegen.asked import WAYS
 from facegen.asking import between
 from facegen.errors import UserError
 from facegen.figures.scene import Picture, Scene
@@ -18,7 +19,6 @@ from facegen.studio import Studio
 from facegen.wishes import NONE, spelled
 
 WEIGHTS = np.linspace(0, 1, 9).tolist()  # of the second of two conditions, column by column
-WAYS = ("embedding", "prediction", "switch")
 GUIDANCES = [0, 1, 1.5, 2, 3, 5, 8]
 SIDE, PAIRED = 6, 5  # faces at a side of a triangle, and classes, of which all pairs are blended, at most
 MOST_CLASSES = 24  # rows of figure=classes at most: 300 would make a picture that few programs can show

@@ -13,6 +13,7 @@ import numpy as np
 from facegen.asking import Asker, Blend
 from facegen.diffusion.guidance import Told
 from facegen.errors import UserError, nearest
+from facegen.guiding import never_unasked
 from facegen.studio import Studio
 from facegen.wishes import NONE, spelled
 
@@ -89,10 +90,8 @@ class Scene:
 
     def refuse_unasked(self, way_out: str) -> None:
         """Raises UserError where the model never drew without being told what."""
-        model = self.studio.loaded
-        if not model.config["model"].get("drop_condition", 1):
-            why = "was trained with model.drop_condition=0 and has never drawn without being told what"
-            raise UserError(f"figure={self.figure}: {model.path} {why}; {way_out}")
+        if why := never_unasked(self.studio.loaded):
+            raise UserError(f"figure={self.figure}: {why}; {way_out}")
 
     def classes(self, least: int, most: float = math.inf) -> tuple[str, list[tuple[str, Blend]]]:
         """The conditions of a list or, where there is none, the classes of the group; with what they are together.
@@ -141,7 +140,7 @@ def _drawn(studio: Studio, seeds: Sequence[int], told: Told | None, title: str) 
     keys = [(seed, conditions.numpy().tobytes(), part.numpy().tobytes()) for seed, conditions, part in rows]
     places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
     first = [keys.index(key) for key in places]
-    faces = studio.draw([seeds[i] for i in first], title, told=Told(told.conditions[first], told.shares[first]))
+    faces = studio.draw([seeds[i] for i in first], title, told=told[first])
     return faces[[places[key] for key in keys]]
 
 
