@@ -32,6 +32,10 @@ PATHS = (
     "cache_dir",
     "data.root",
     "data.cache_dir",
+    "model.autoencoder",
+    *(f"{stage}model.{option}" for stage in ("", "stage1.") for option in ("probe", "perceptual_weights")),
+    "monitor.probe",
+    "monitor.inception_weights",
 )
 QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 PARTS = re.compile(rf"(?:^|(?<=,))(?:(?:{QUOTED.pattern})(?=,|\Z)|[^,]*)", re.DOTALL)  # what a multirun sweeps over, between its commas
@@ -45,6 +49,9 @@ def spelled_for_hydra(argument: str, sweep: bool, script: str = "train") -> str:
     """`argument` of a script as Hydra wants it: options left to their default may be set like any other, and paths need no quotes."""
     key, equals, value = argument.partition("=")
     name = key.lstrip("+")
+    if equals and name.startswith("stage1/"):  # Hydra's words for a group that is part of another's configuration
+        group = name.partition("/")[2]
+        return f"{group}@stage1.{group.replace('/', '.')}={value}"
     if not equals or name.startswith(("-", "~", "hydra")):
         return argument
     if name == "condition" and not (sweep and FUNCTION.match(value)):  # read by facegen.wishes: a class may have any name

@@ -9,6 +9,7 @@ from facegen import schema
 from facegen.checkpoint import latest
 from facegen.errors import UserError
 from facegen.metrics.names import TRAIN_A_PROBE
+from facegen.stages import indivisible
 
 
 def conflicts(config: dict[str, Any]) -> list[str]:
@@ -19,6 +20,7 @@ def conflicts(config: dict[str, Any]) -> list[str]:
         *_uneven_batch(config),
         *_told_nothing(config["model"]),
         *_network(config),
+        *_autoencoder(config),
         *_time(config),
         *_data(config),
     ]
@@ -64,8 +66,51 @@ def _network(config: dict[str, Any]) -> list[str]:
     from facegen.networks.checks import CHECKS
 
     options = dict(config["model"]["network"])
+    if too_deep := _too_deep(config):
+        return [too_deep]
     check = CHECKS.get(options.pop("_target_").rpartition(".")[2])
     return _raised(lambda: check(**options)) if check else []
+
+
+def _too_deep(config: dict[str, Any]) -> str | None:
+    """The problem of a network that halves the latents more often than they can be halved."""
+    network, codec = config["model"]["network"], config["model"].get("codec") or {}
+    if not codec.get("_target_", "").endswith(".Latents") or not network.get("widths"):
+        return None
+    size, patch, widths = network["resolution"], network.get("patch", 1), network["widths"]
+    if size % (patch * 2 ** (len(widths) - 1)) == 0:
+        return None
+    fitting = max((n for n in range(1, len(widths)) if size % 2 ** (n - 1) == 0), default=1)
+    typed = f"model.network.widths=[{','.join(map(str, widths[:fitting]))}]{' model.network.patch=1' * (patch > 1)}"
+    return (
+        f"model.network is too deep for latents of {size}x{size}: model.network.patch={patch}, then a halving after each but the last of "
+        f"its {len(widths)} widths; type {typed}, or give an autoencoder that shrinks less"
+    )
+
+
+def _autoencoder(config: dict[str, Any]) -> Iterator[str]:
+    """Problems of an autoencoder that is to be trained."""
+    model, data = config["model"], config["data"]
+    kind = model["network"]["_target_"].rpartition(".")[2]
+    if not model["_target_"].endswith(".Autoencoder"):
+        if kind.endswith("Autoencoder"):
+            yield f"model.network is a {kind}, which is of model=autoencoder; type model/network=unet_4m"
+        return
+    if not kind.endswith("Autoencoder"):
+        yield f"model.network is a {kind}, which is no autoencoder; type model/network=f4d3"
+        return
+    factor = model["network"]["patch"] * 2 ** (len(model["network"]["widths"]) - 1)
+    if data["resolution"] % factor:
+        yield indivisible(data["resolution"], factor)
+    if model["discriminator"] is not None:
+        from facegen.networks.checks import check_discriminator
+
+        shape = {key: value for key, value in model["discriminator"].items() if key != "_target_"}
+        yield from _raised(lambda: check_discriminator(**shape, resolution=data["resolution"]))
+    if model["perceptual"] == "probe" and model["probe"] is None:
+        yield f"model.perceptual=probe looks through a probe; type model.probe=RUN; {TRAIN_A_PROBE}"
+    elif model["probe"] is not None:
+        yield from _raised(lambda: latest(model["probe"], "model.probe"))
 
 
 def _time(config: dict[str, Any]) -> list[str]:

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from facegen import schema
+from facegen import schema, stages
 from facegen.asked import Asked
 from facegen.cli import CONF, one_device_a_job
 from facegen.conflicts import conflicts
@@ -23,6 +24,7 @@ from facegen.ranks import is_first
 if TYPE_CHECKING:
     from facegen.evaluation import EvaluationResult
     from facegen.loading import Loaded, LoadedProbe
+    from facegen.rundir import RunDir
     from facegen.sampling import SampleResult
     from facegen.training import TrainResult
 
@@ -36,6 +38,7 @@ FREE = (
     "monitor",
     "checkpoint",
     "sampler",
+    "model.autoencoder",  # it is known by its weights
     "data.root",
     "data.cache_dir",
     "data.num_workers",
@@ -50,20 +53,37 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     Raises UserError with one line for each problem.
     """
     config = _plain(cfg)
-    problems = schema.unknown(config, (*GROUPS, "seed", "run_dir"))
+    config["run_dir"] = config.get("run_dir") or _default_run_dir()
+    problems = schema.unknown(config, (*GROUPS, "stage1", "seed", "run_dir"))
     problems += [_unchosen(group) for group in GROUPS if config.get(group) is None]
-    problems += [line for group in GROUPS if config.get(group) is not None for line in schema.check_value(config, group, Any, group)]
-    problems += schema.check_value(config, "seed", schema.types.NonNegativeInt, "seed")
-    problems += schema.check_value(config, "run_dir", str | None, "run_dir")
+    if not problems and not (problems := _of_data(config)):
+        config = stages.settled(config)
+        problems = _problems(config)
+    if (first := stages.first(config)) and not problems:
+        problems = [f"stage1.{line}" for line in schema.unknown(config["stage1"], GROUPS)]
+        problems = problems or [stages.in_stage1(line, config["stage1"]) for line in _problems(first) or conflicts(first)]
     echoed = _interpolated(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False)))
     echoes = tuple(f"{path}{end}" for path in echoed for end in (" ", "."))
-    problems = [line for line in problems if not line.startswith(echoes)]  # told where the value was given
+    problems = [line for line in dict.fromkeys(problems) if not line.startswith(echoes)]  # told where the value was given
     if not problems:
         problems = [*_sweep_on_several(config), *conflicts(config)]
     if problems:
         raise UserError(*problems)
-    config["run_dir"] = config["run_dir"] or _default_run_dir()
     return config
+
+
+def _of_data(config: dict[str, Any]) -> list[str]:
+    """The problems of what a model in latents is settled by: nothing else can be said of it before these are mended."""
+    groups = ("data", "scheduler") if stages.is_latent(config) else ()
+    return [line for group in groups for line in schema.check_value(config, group, Any, group)]
+
+
+def _problems(config: dict[str, Any]) -> list[str]:
+    """The problems of each part of a configuration by itself."""
+    problems = [line for group in GROUPS if config.get(group) is not None for line in schema.check_value(config, group, Any, group)]
+    problems += schema.check_value(config, "seed", schema.types.NonNegativeInt, "seed")
+    problems += schema.check_value(config, "run_dir", str | None, "run_dir")
+    return problems
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:
@@ -110,16 +130,28 @@ def train(cfg: DictConfig) -> TrainResult:
     config = resolve(cfg)
     if config["trainer"]["accelerator"] == "gpu" and (reason := no_gpu()):  # not in resolve: what is wrong is the machine
         raise UserError(f"trainer.accelerator=gpu: {reason}; type trainer=cpu")
+    with _opened(config) as run:
+        from facegen.checkpoint import steps
+        from facegen.training import FIRST_STAGE, fit
+
+        first = stages.first(config)
+        if first is None or steps(run.path):  # a run that has begun its second stage carries what the first has made
+            return fit(config, run, build)
+        with _opened(first) as before:
+            result = fit(first, before, build, stage=FIRST_STAGE)
+        return result if result.exit_code else fit(config, run, build, stage="stage 2 of 2")
+
+
+@contextmanager
+def _opened(config: dict[str, Any]) -> Iterator[RunDir]:
+    """The directory of a run, which the first process of a job holds for all of them."""
     from facegen.rundir import RunDir, open_run
 
-    if not is_first():  # the first process holds the directory
-        from facegen.training import fit
-
-        return fit(config, RunDir(config["run_dir"]), build)
+    if not is_first():
+        yield RunDir(config["run_dir"])
+        return
     with open_run(config["run_dir"], config, FREE) as run:
-        from facegen.training import fit
-
-        return fit(config, run, build)
+        yield run
 
 
 def load(ckpt: str, ema: str | None = None) -> Loaded:

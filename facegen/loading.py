@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 import facegen
-from facegen import checkpoint, schema
+from facegen import checkpoint, schema, stages
 from facegen.callbacks.ema import key
 from facegen.codecs import Codec
 from facegen.conflicts import beyond_the_schedule
@@ -125,6 +125,28 @@ def load_probe(ckpt: str | Path, build: Build, ema: str | None = None) -> Loaded
     return LoadedProbe(path, sha256(path), head.config, data, restored.model.classifier, restored.ema, restored.step)
 
 
+def autoencoder_of(source: str | Path, build: Build) -> Any:
+    """The autoencoder of a run, of a checkpoint, or of a folder of diffusers' `AutoencoderKL`, with averaged weights.
+
+    Errors as for `load`, and UserError where the checkpoint is of another model or the folder does not hold what its config.json says.
+    """
+    source = Path(source)
+    if not (source / "config.json").is_file():
+        first = source / stages.FIRST
+        path = checkpoint.latest(first if first.is_dir() else source, stages.OPTION)
+        return _restore(path, build, None, family="autoencoder").model.autoencoder
+    network = build(stages.described(str(source)))
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    try:
+        theirs = AutoencoderKL.from_pretrained(source, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False)
+        network.model.load_state_dict(theirs.state_dict(), strict=True)  # pyright: ignore[reportAttributeAccessIssue]
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{stages.OPTION}={source} cannot be read ({reason}); give the folder that save_pretrained wrote") from error
+    return network.eval().requires_grad_(False)
+
+
 @dataclass
 class _Restored:
     """The model of a family with the weights asked for, its file and what the file says."""
@@ -153,6 +175,8 @@ def _restore(path: Path, build: Build, ema: str | None, family: str | None = Non
     try:
         model.load_state_dict(stored["state_dict"], strict=True)
         model.load_state_dict(stored["ema"][halflife] if halflife else {}, strict=False)
+        if model.draws:
+            model.codec.load(stored.get("codec", {}))
     except (KeyError, RuntimeError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} does not hold the weights that its configuration asks for ({reason}): use another checkpoint") from error

@@ -42,10 +42,11 @@ class CsvLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        again = (step or 0) in self.rows
         row = self.rows.setdefault(step or 0, {})
         row.update({k: f"{v:.6g}" for k, v in metrics.items() if k != "epoch"})
         columns = list(dict.fromkeys([*self._columns, *row]))
-        if columns != self._columns or step != max(self.rows) or not self.path.exists() or len(row) > len(metrics):
+        if columns != self._columns or step != max(self.rows) or again or not self.path.exists():
             self._columns = columns
             self._rewrite()
             return

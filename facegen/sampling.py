@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from facegen import images
 from facegen.asked import Asked
 from facegen.diffusion.sampler import Sampler, Stepwise
 from facegen.errors import UserError
+from facegen.figures import first, latents, steps
 from facegen.figures.compare import COLUMNS, previews, save_rows
 from facegen.figures.conditions import SEEDS, picture
 from facegen.figures.denoise import Film, evenly, save_animation, save_strip
@@ -25,10 +26,20 @@ from facegen.types import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 ON_SHEET, ON_FILM = 64, 16  # images that a sheet and an animation show at most
 STAGES, PAIRS, BETWEEN = 12, 6, 9  # rows of stages, rows and columns of an interpolation, at most
-SHOWN = {"denoise": ON_FILM, "stages": COLUMNS, "interpolate": 2 * PAIRS, **SEEDS}  # seeds that a figure has room for
+SHOWN = {  # seeds that a figure has room for
+    "denoise": ON_FILM,
+    "stages": COLUMNS,
+    "interpolate": 2 * PAIRS,
+    "steps": steps.SEEDS,
+    "first": first.COUNT,
+    "latents": latents.SEEDS,
+    **SEEDS,
+}
 
 Stage = TypeVar("Stage")
-Figure = Literal["sheet", "denoise", "stages", "interpolate", "classes", "attributes", "strip", "blends", "ternary", "ways", "guidance"]
+OfAny = Literal["sheet", "first", "denoise", "stages", "interpolate", "steps", "latents"]
+OfConditions = Literal["classes", "attributes", "strip", "blends", "ternary", "ways", "guidance"]
+Figure = Literal[OfAny, OfConditions]
 
 
 @dataclass
@@ -38,6 +49,15 @@ class SampleResult:
     out: Path
     figures: list[Path]
     drawn: int = 0
+
+
+class Planned(Protocol):
+    """A figure that is thought through and not yet drawn; `facts` are what is said beside it."""
+
+    @property
+    def facts(self) -> dict[str, str]: ...
+
+    def draw(self, out: Path) -> Path: ...
 
 
 def sample_job(
@@ -52,41 +72,69 @@ def sample_job(
     figure: Figure = "sheet",
     group: str | None = None,
     guidances: list[NonNegativeFloat] | None = None,
+    steps_shown: list[PositiveInt] | None = None,
     device: Literal["cpu", "cuda"] | None = None,
 ) -> SampleResult:
     """Draws the images of seeds `seed` .. `seed + n - 1` into `out`, or a figure of them.
 
     Args:
-        n: how many; a figure shows as many of them as it has room for.
+        n: how many; a figure shows as many of them as it has room for, figure=first always 80.
         out: by default a folder of the run, named after the checkpoint and the sampler.
         figure: `sheet` writes every image as a file of its own, named by its seed, and the first 64 as sheet.png; what is there already
             is not drawn again. `denoise` writes the walk from noise to face as denoise.png and denoise.webp, `stages` the same seeds at
-            every kept preview or checkpoint of the run, `interpolate` the images between seeds. The rest show what a
-            model is told, and are explained where they are drawn (`facegen.figures.conditions`).
+            every kept preview or checkpoint of the run, `interpolate` the images between seeds. `steps` draws the same seeds by DDIM and
+            DDPM in few and in many steps, whatever the sampler, and measures the seconds that an image takes (steps.csv). `first` shows
+            16 seeds large and the next 64 small, `latents` what a model that works in latents has drawn before it is decoded. The rest
+            show what a model is told, and are explained where they are drawn (`facegen.figures.conditions`).
         group: whose classes are shown; None is the first group.
         guidances: the weights of figure=guidance; None is 0, 1, 1.5, 2, 3, 5, 8.
+        steps_shown: the numbers of steps of figure=steps; None is 10, 20, 50, 100, 1000, so far as the schedule has so many.
         device: where to draw; None is the graphics card where there is one.
 
     Raises UserError where `out` cannot be written or holds what was drawn otherwise, or the figure cannot show what is asked.
     """
     studio = Studio(loaded, sampler, batch_size, device_of(device), direction or Direction())
     seeds = range(seed, seed + n)
-    planned = picture(figure, studio, seeds, group, guidances)  # what is wrong with it is said before anything is made
-    if (most := SHOWN.get(figure, n)) < n:
-        print(f"figure={figure} shows the first {most} of n={n} seeds", file=sys.stderr)
+    planned = _planned(figure, studio, seeds, group, guidances, steps_shown)  # what is wrong with it is said before anything is made
+    _tell_room(figure, n)
     shown = {} if figure == "sheet" else {"figure": figure, "seeds": f"{seed}..{seed + n - 1}"}  # figures of other seeds lie elsewhere
-    folder = Path(out) if out else default_out(loaded, sampler, planned.facts if planned else {**studio.facts, **shown})
+    way = figure if figure == "steps" else f"{type(sampler).__name__.lower()}-{sampler.steps}"
+    folder = Path(out) if out else default_out(loaded, way, planned.facts if planned else {**studio.facts, **shown})
     prepare(folder, n * max(4096, int(np.prod(loaded.codec.image_shape))) if figure == "sheet" else 0)
-    result = SampleResult(folder, [planned.draw(folder)]) if planned else FIGURES[figure](studio, seeds, folder)
+    result = SampleResult(folder, [planned.draw(folder)]) if planned else DRAWN[figure](studio, seeds, folder)
     print(*result.figures, sep="\n")
     return result
 
 
-def default_out(loaded: Loaded, sampler: Sampler, facts: Mapping[str, str]) -> Path:
-    """RUN/samples/CHECKPOINT-SAMPLER-STEPS-DIGEST, with the samples that were drawn just so and no others."""
+def _planned(
+    figure: str,
+    studio: Studio,
+    seeds: range,
+    group: str | None,
+    guidances: Sequence[float] | None,
+    steps_shown: Sequence[int] | None,
+) -> Planned | None:
+    """The figure, where it is one that is thought through first; raises UserError where options do not go with it, or with the model."""
+    if steps_shown is not None and figure != "steps":
+        raise UserError(f"steps_shown is an option of figure=steps; got figure={figure}; leave steps_shown out")
+    of_conditions = picture(figure, studio, seeds, group, guidances)  # asked of every figure: it refuses options of others
+    if figure == "steps":
+        return steps.plan(studio, seeds, steps_shown)
+    return PLANNED[figure](studio, seeds) if figure in PLANNED else of_conditions
+
+
+def _tell_room(figure: str, n: int) -> None:
+    """Says so where a figure shows another number of seeds than `n`."""
+    if (most := SHOWN.get(figure, n)) < n:
+        print(f"figure={figure} shows the first {most} of n={n} seeds", file=sys.stderr)
+    elif figure == "first" and n < most:
+        print(f"figure=first shows {most} seeds, more than n={n}", file=sys.stderr)
+
+
+def default_out(loaded: Loaded, way: str, facts: Mapping[str, str]) -> Path:
+    """RUN/samples/CHECKPOINT-WAY-DIGEST, with the samples that were drawn just so and no others; the way is SAMPLER-STEPS, or `steps`."""
     digest = f"{mix(*sorted(map(str, facts.items()))) & 0xFFFF:04x}"
-    name = f"{loaded.path.stem}-{type(sampler).__name__.lower()}-{sampler.steps}-{digest}"
-    return (loaded.run_dir or loaded.path.parent) / "samples" / name
+    return (loaded.run_dir or loaded.path.parent) / "samples" / f"{loaded.path.stem}-{way}-{digest}"
 
 
 def _sheet(studio: Studio, seeds: range, out: Path) -> SampleResult:
@@ -183,9 +231,11 @@ def _about(studio: Studio, seeds: range) -> dict[str, str]:
     return {**studio.facts, "seeds": f"{seeds[0]}..{seeds[-1]}"}
 
 
-FIGURES: dict[str, Callable[[Studio, range, Path], SampleResult]] = {
+DRAWN: dict[str, Callable[[Studio, range, Path], SampleResult]] = {
     "sheet": _sheet,
     "denoise": _denoise,
     "stages": _stages,
     "interpolate": _interpolate,
 }
+PLANNED: dict[str, Callable[[Studio, range], Planned]] = {"first": first.plan, "latents": latents.plan}
+FIGURES = (*DRAWN, *PLANNED, "steps")  # those that are not of conditions

@@ -64,8 +64,19 @@ class TrainerOptions:
         if accelerator == "gpu" and not torch.cuda.is_available():
             raise UserError("trainer.accelerator=gpu: torch sees no GPU on this machine; type trainer=cpu")
 
-    def build(self, run_dir: Path, callbacks: list[Callback], loggers: list[Logger], plugins: list[Any], steps_per_epoch: float) -> Trainer:
-        """The Trainer of a run whose training set is passed once in `steps_per_epoch` optimizer steps."""
+    def build(
+        self,
+        run_dir: Path,
+        callbacks: list[Callback],
+        loggers: list[Logger],
+        plugins: list[Any],
+        steps_per_epoch: float,
+        by_hand: bool = False,
+    ) -> Trainer:
+        """The Trainer of a run whose training set is passed once in `steps_per_epoch` optimizer steps.
+
+        `by_hand`: the model takes its optimizer steps itself, and Lightning is told only later that it accumulates.
+        """
         if self.threads:
             torch.set_num_threads(self.threads)
         keep_freed_memory()
@@ -80,7 +91,7 @@ class TrainerOptions:
             precision=precision,  # type: ignore[arg-type]
             max_steps=max_steps,
             max_epochs=-1,
-            accumulate_grad_batches=self.accumulate,
+            accumulate_grad_batches=1 if by_hand else self.accumulate,
             val_check_interval=self.validate_every * self.accumulate,
             check_val_every_n_epoch=None,
             limit_val_batches=self.validate_batches,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from facegen import schema
+from facegen import schema, stages
 from facegen.callbacks.budget import Budget
 from facegen.callbacks.checkpoints import DurableCheckpointIO
 from facegen.callbacks.guard import Guard
@@ -24,13 +24,18 @@ from facegen.callbacks.progress import ProgressLine
 from facegen.callbacks.stamp import Stamp
 from facegen.checkpoint import Header, header, read, step_of
 from facegen.compiling import compiling
+from facegen.data.cache import cache_home
 from facegen.distributed import resume_command, settle, tie
+from facegen.latents import furnish
 from facegen.loading import load, load_probe
+from facegen.perceptual import find
 from facegen.ranks import is_first
 from facegen.rundir import RunDir
 from facegen.seeding import mix
 
 Build = Callable[..., Any]
+FIRST_STAGE = "stage 1 of 2"
+FINISHED = "; to go on type a higher trainer.max_steps or trainer.max_time, to start anew another run_dir"
 
 
 @dataclass
@@ -44,24 +49,30 @@ class TrainResult:
     exit_code: int = 0
 
 
-def fit(config: dict[str, Any], run: RunDir, build: Build) -> TrainResult:
-    """Trains the run, or continues it from its newest good checkpoint; `build` makes an object of a configuration node."""
+def fit(config: dict[str, Any], run: RunDir, build: Build, stage: str = "") -> TrainResult:
+    """Trains the run, or continues it from its newest good checkpoint; `build` makes an object of a configuration node.
+
+    `stage` says which of two stages this is.
+    """
     tie()
     warnings.filterwarnings("ignore", module="lightning.*")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     model, data, parts = _parts(config, run, build)
-    if model.draws:
-        _warn_of_leftover(model.denoiser.schedule)
-    trainer = _trainer(config, run, model, data, parts)
+    trainer = _trainer(config, run, model, data, parts, stage)
+    _warn(model, trainer)
     latest = run.latest(_say)
     stored = read(latest, mmap=True) if latest else None
     if latest and stored and _is_finished(stored, trainer):
-        _say(f"{run.path} is finished; to go on type a higher trainer.max_steps or trainer.max_time, to start anew another run_dir")
+        _say(f"{run.path} is finished{FINISHED * (stage != FIRST_STAGE)}")
         _draw_missing(run, trainer, latest, parts["preview"] if model.draws else None, build)
         return TrainResult(run.path, latest, step_of(latest))
     if latest and stored:
         data.require_labels(header(stored, latest).data.get("condition_names"))  # before weights of other sizes are met
-        stored = None  # mapped into memory: it would keep the file on the disk after it is pruned
+    if stages.is_latent(config):
+        source = Path(config["model"]["autoencoder"] or run.path / stages.FIRST)
+        furnish(model, data, source, stored, build, trainer.strategy.root_device, cache_home(config["data"].get("cache_dir")))
+    stored = None  # mapped into memory: it would keep the file on the disk after it is pruned
+    if latest:
         _say(f"continuing {run.path} from {latest.name}")
     trainer.loggers[0].truncate(step_of(latest) if latest else 0)
     try:
@@ -84,6 +95,8 @@ def _parts(config: dict[str, Any], run: RunDir, build: Build) -> tuple[Any, Any,
     data = build(config["data"])
     parts = {name: build(config[name]) for name in ("trainer", "ema", "logger")}
     parts |= {name: build(config[name], run_dir=str(run.path)) for name in ("checkpoint", "preview", "monitor")}
+    if hasattr(model, "judges"):
+        model.judges = _judges(config["model"], build)
     data.prepare()  # what may take minutes comes last
     if asked:
         facts = data.facts()
@@ -95,13 +108,22 @@ def _parts(config: dict[str, Any], run: RunDir, build: Build) -> tuple[Any, Any,
     return model, data, parts
 
 
+def _judges(options: dict[str, Any], build: Build) -> list[Any]:
+    """What sees how far the reconstructions of an autoencoder are off."""
+    judge = find(options["perceptual"], options["perceptual_weights"], options["probe"], lambda ckpt: load_probe(ckpt, build))
+    return [] if judge is None else [judge]
+
+
 def _fresh_model(config: dict[str, Any], build: Build, **facts: Any) -> Any:
     torch.manual_seed(mix(config["seed"], "weights"))
     return build(config["model"], **facts)
 
 
-def _trainer(config: dict[str, Any], run: RunDir, model: Any, data: Any, parts: dict[str, Any]) -> Trainer:
+def _trainer(config: dict[str, Any], run: RunDir, model: Any, data: Any, parts: dict[str, Any], stage: str) -> Trainer:
     options, ema, keep = parts["trainer"], parts["ema"], parts["checkpoint"]
+    by_hand = not model.automatic_optimization
+    if by_hand:
+        model.accumulate = options.accumulate
     if options.compile:
         model.network.compile()
     steps_per_epoch = data.epoch_length / data.batch_size / options.accumulate
@@ -111,13 +133,13 @@ def _trainer(config: dict[str, Any], run: RunDir, model: Any, data: Any, parts: 
         Guard(config["optimizer"]["clip"]),
         ema,
         Stamp(Header(model.family, config, data.facts())),
-        ProgressLine(ema, budget),
+        ProgressLine(ema, budget, stage),
         *([parts["preview"], parts["monitor"]] if model.draws else []),
         keep,
         Preempt(keep),
     ]
     loggers = parts["logger"].build(run.path, config)
-    return options.build(run.path, callbacks, loggers, [DurableCheckpointIO()], steps_per_epoch)
+    return options.build(run.path, callbacks, loggers, [DurableCheckpointIO()], steps_per_epoch, by_hand)
 
 
 def _is_finished(stored: dict[str, Any], trainer: Trainer) -> bool:
@@ -151,6 +173,17 @@ def _preempted(run: RunDir, trainer: Trainer, stop: Preempted) -> TrainResult:
     _say(f"{stop}; to continue type: {resume_command()}")
     # Another rank that exits with an error is a failure to rank zero, so only rank zero's code tells of the signal.
     return TrainResult(run.path, stop.checkpoint, trainer.global_step, exit_code=stop.exit_code if trainer.is_global_zero else 0)
+
+
+def _warn(model: Any, trainer: Trainer) -> None:
+    """Says what is allowed and hardly meant."""
+    if model.draws:
+        _warn_of_leftover(model.denoiser.schedule)
+    if getattr(model, "discriminator", None) is not None and 0 < (last := trainer.max_steps * model.accumulate) <= model.disc_start:
+        _say(
+            f"warning: the run ends after {last} batches, and its discriminator comes in at model.disc_start={model.disc_start}; type a "
+            "lower one, or model.discriminator=null to train without"
+        )
 
 
 def _warn_of_leftover(schedule: Any) -> None:

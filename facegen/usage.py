@@ -22,12 +22,13 @@ def usage(name: str, summary: str, arguments: list[str], conf: Path) -> str:
     main = yaml.safe_load(source)
     typed = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     chosen = {group: typed.get(group, option) for group, option in _defaults(main)}
-    nested = {f"model/{group}": option for group, option in _defaults(_node(conf, "model", chosen.get("model")))}
-    chosen |= {group: typed.get(group, option) for group, option in nested.items()}
-    groups = [_line(group, _options(conf / group, option)) for group, option in chosen.items()]
+    folders = {group: group for group in chosen}
+    for group, folder, option in _inside(conf, "model", chosen.get("model"), "model"):
+        chosen[group], folders[group] = typed.get(group, option), folder
+    groups = [_line(group, _options(conf / folders[group], option)) for group, option in chosen.items()]
     settings = [_line(f"{key}={value}", note) for key, value, note in NOTED.findall(source) if not _is_group(main[key])]
     nodes = {key: node for key, node in main.items() if isinstance(node, dict) and "_target_" in node}
-    nodes |= {group.replace("/", "."): _node(conf, group, option) for group, option in chosen.items()}
+    nodes |= {group.replace("/", "."): _node(conf, folders[group], option) for group, option in chosen.items()}
     nodes |= {f"{key}.{name}": part for key, node in nodes.items() for name, part in node.items() if isinstance(part, dict)}
     listed = {key: ", ".join(_keys(node)) for key, node in nodes.items() if node.get("_target_") in schema.TARGETS}
     keys = [_line(key, options) for key, options in listed.items() if options]
@@ -42,6 +43,23 @@ def _defaults(main: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for entry in main.get("defaults", []):
         if isinstance(entry, dict):
             yield from ((group, option) for group, option in entry.items() if not group.startswith("override "))
+
+
+def _inside(conf: Path, folder: str, option: object, name: str) -> Iterator[tuple[str, str, Any]]:
+    """The groups inside of an `option` of the group typed as `name`: how each is typed, its folder, and what is chosen of it."""
+    for entry in _node(conf, folder, option).get("defaults", []):
+        if isinstance(entry, str):  # another option that this one begins with
+            yield from _inside(conf, folder, entry, name)
+            continue
+        for key, inner in entry.items():
+            group = key.partition("@")[0]
+            if group == "/stage1":
+                yield from _inside(conf, "stage1", inner, "stage1")
+            else:
+                inside = group.removeprefix("/") if group.startswith("/") else f"{folder}/{group}"
+                typed = f"{name}/{group.removeprefix('/')}"
+                yield typed, inside, inner
+                yield from _inside(conf, inside, inner, typed)
 
 
 def _is_group(value: object) -> bool:
@@ -60,11 +78,13 @@ def _options(folder: Path, chosen: object) -> str:
 
 def _keys(node: dict[str, Any]) -> Iterator[str]:
     """The options of a class with the value that each has, as they are typed."""
-    for key, (_, default) in schema.signature(node["_target_"]).items():
+    known = schema.signature(node["_target_"])
+    for key, (_, default) in known.items():
         value = node.get(key, default)
         given = value is not schema.REQUIRED and key not in schema.SUPPLIED  # the rest is another group, or the run itself
         if given and not isinstance(value, dict) and not str(value).startswith("${"):
             yield f"{key}={_typed(value)}"
+    yield from (f"{key}={_typed(value)}" for key, value in node.items() if isinstance(value, bool) and key not in known)
 
 
 def _typed(value: object) -> str:

@@ -35,9 +35,10 @@ def test_an_allowed_class_exists_and_its_signature_is_read_right(target: str) ->
     module, _, name = target.rpartition(".")
     found = getattr(importlib.import_module(module), name)
     real = dict(inspect.signature(found).parameters) if found.__init__ is not object.__init__ else {}
-    if rest := [key for key, parameter in real.items() if parameter.kind is parameter.VAR_KEYWORD]:
+    while rest := [key for key, parameter in real.items() if parameter.kind is parameter.VAR_KEYWORD]:
         del real[rest[0]]
-        real |= {key: parameter for key, parameter in inspect.signature(found.__base__).parameters.items() if key not in real}
+        found = found.__base__  # which the other arguments are handed on to
+        real |= {key: parameter for key, parameter in inspect.signature(found).parameters.items() if key not in real}
     read = schema.signature(target)
     assert list(read) == list(real)
     for key, (_, default) in read.items():

@@ -39,7 +39,7 @@ def train_step(ema: EMA, model: Model, trainer: Any, value: float, images: int =
     with torch.no_grad():
         model.denoiser.weight.fill_(value)
     trainer.global_step += steps
-    ema.on_train_batch_end(trainer, model, None, {"image": torch.zeros(images, 1)}, 0)
+    ema.on_train_batch_end(trainer, model, None, {"index": torch.zeros(images, 1)}, 0)
 
 
 def test_the_influence_of_an_image_halves_over_one_half_life() -> None:

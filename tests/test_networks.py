@@ -9,7 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
+from diffusers.models.downsampling import Downsample2D
+from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d import UNet2DModel
+from diffusers.models.upsampling import Upsample2D
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
@@ -31,7 +34,9 @@ MILLIONS = {  # preset -> parameters at {resolution}, as its file promises
     "report2": {64: 1.90},
     "report3": {32: 14.74, 64: 15.73},
     "report4": {32: 58.31, 64: 63.48},
+    "report5": {32: 217.57, 64: 228.64},
 }
+AUTOENCODERS = {"f2d1": (13.31, 2, 1), "f4d3": (55.31, 4, 3), "f8d4": (83.65, 8, 4), "f16d4": (64.19, 16, 4), "vq_f4d3": (55.32, 4, 3)}
 TINY: dict[str, Any] = {"resolution": 16, "channels": 3, "widths": [8, 16], "attention": [8], "layers": 1, "groups": 4, "head_dim": 8}
 
 
@@ -68,19 +73,37 @@ def test_a_preset_has_the_parameters_it_promises_and_keeps_the_shape(preset: str
 
 
 def test_every_preset_promises_a_number_of_parameters() -> None:
-    assert {path.stem for path in PRESETS.glob("*.yaml")} == set(MILLIONS)
+    assert {path.stem for path in PRESETS.glob("*.yaml")} == {*MILLIONS, *AUTOENCODERS}
+
+
+@pytest.mark.parametrize("preset", AUTOENCODERS)
+def test_an_autoencoder_has_the_parameters_and_the_latents_that_its_name_promises(preset: str) -> None:
+    millions, factor, channels = AUTOENCODERS[preset]
+    node = OmegaConf.create({"data": {"channels": 3}, "network": OmegaConf.load(PRESETS / f"{preset}.yaml")})
+    with torch.device("meta"):
+        network = instantiate(node.network, _convert_="all")
+        mean, deviation = network.moments(torch.empty(1, 3, 64, 64))
+    assert sum(parameter.numel() for parameter in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.01)
+    assert mean.shape == deviation.shape == (1, channels, 64 // factor, 64 // factor)
+    assert network.factor == factor
+    assert preset.endswith(f"f{factor}d{channels}")
 
 
 @pytest.mark.parametrize("injection", [None, "embedding"])
-def test_the_adapter_adds_nothing_to_the_unet_of_diffusers(injection: str | None) -> None:
-    network = tiny(injection=injection).eval()
+@pytest.mark.parametrize(
+    ("resample", "down", "up"), [("conv", "DownBlock2D", "UpBlock2D"), ("resnet", "ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D")]
+)
+def test_the_adapter_adds_nothing_to_the_unet_of_diffusers(injection: str | None, resample: str, down: str, up: str) -> None:
+    network = tiny(injection=injection, resample=resample).eval()
     bare = UNet2DModel(
         in_channels=3,
         out_channels=3,
         block_out_channels=(8, 16),
         layers_per_block=1,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        down_block_types=(down, "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", up),
+        downsample_type=resample,
+        upsample_type=resample,
         attention_head_dim=8,
         norm_num_groups=4,
         class_embed_type="identity" if injection else None,
@@ -104,9 +127,9 @@ def test_a_network_without_condition_ignores_one() -> None:
     assert torch.equal(network(*batch(), torch.ones(2, 5)), network(*batch()))
 
 
-@pytest.mark.parametrize("block", ["resnet", "convnext"])
-def test_a_fresh_network_answers_zero_and_every_branch_of_it_is_silent(block: str) -> None:
-    network = UNet(**TINY, block=block)
+@pytest.mark.parametrize(("block", "resample"), [("resnet", "conv"), ("resnet", "resnet"), ("convnext", "conv")])
+def test_a_fresh_network_answers_zero_and_every_branch_of_it_is_silent(block: str, resample: str) -> None:
+    network = UNet(**TINY, block=block, resample=resample)
     assert network(*batch()).abs().max() == 0
     x, embedding = torch.randn(2, 16, 4, 4), torch.randn(2, 32)
     for middle in network.unet.mid_block.resnets:
@@ -127,15 +150,72 @@ def test_the_output_may_have_other_channels() -> None:
     assert tiny(patch=2, attention=[4], out_channels=5)(*batch()).shape == (2, 5, 16, 16)
 
 
-def test_scaling_features_by_the_time_is_of_resnet_blocks() -> None:
-    with pytest.raises(UserError, match=r"scale_shift is of ResNet blocks; got model.network.block=convnext"):
-        tiny(block="convnext", scale_shift=True)
+def between_stages(network: UNet) -> tuple[list[Any], list[Any]]:
+    """What halves the feature maps and what doubles them, in the order of the stages."""
+    halving = [one for stage in network.unet.down_blocks for one in stage.downsamplers or []]
+    return halving, [one for stage in network.unet.up_blocks for one in stage.upsamplers or []]
 
 
-@pytest.mark.parametrize(("block", "scale_shift"), [("resnet", False), ("resnet", True), ("convnext", False)])
+@pytest.mark.parametrize("attention", [[], [8], [16, 8, 4]])
+@pytest.mark.parametrize("scale_shift", [False, True])
+def test_with_resample_every_stage_is_halved_and_doubled_by_a_residual_block_that_knows_the_time(
+    attention: list[int], scale_shift: bool
+) -> None:
+    options = {"widths": [8, 16, 16], "attention": attention, "scale_shift": scale_shift, "resample": "resnet"}
+    fresh, random = UNet(**TINY | options), tiny(**options)
+    told, before = torch.randn(2, 32), (torch.randn(2, 8, 6, 6), torch.randn(2, 16, 6, 6))
+    halved, doubled = between_stages(fresh)
+    assert [type(block) for block in halved + doubled] == [ResnetBlock2D] * 4
+    for block, x in zip(halved, before, strict=True):
+        assert torch.equal(block(x, told), F.avg_pool2d(x, 2))
+    for block, x in zip(doubled, (before[1], before[1]), strict=True):
+        assert torch.equal(block(x, told), x.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    for block in [one for way in between_stages(random) for one in way]:
+        x = torch.randn(2, block.in_channels, 6, 6)
+        assert (block(x, told) - block(x, -told)).abs().max() > 1e-3
+        assert block.time_emb_proj.out_features == block.out_channels * (2 if scale_shift else 1)
+
+
+@pytest.mark.parametrize("way", [0, 1])
+def test_a_residual_block_between_stages_computes_the_formula(way: int) -> None:
+    block = between_stages(tiny(scale_shift=True, resample="resnet").double())[way][0]
+    x, time = torch.randn(2, block.in_channels, 6, 6).double(), torch.randn(2, 32).double()
+    resize = (lambda h: F.avg_pool2d(h, 2), lambda h: F.interpolate(h, scale_factor=2.0))[way]
+    scale, shift = F.linear(F.silu(time), block.time_emb_proj.weight, block.time_emb_proj.bias)[:, :, None, None].chunk(2, 1)
+    h = resize(F.silu(F.group_norm(x, 4, block.norm1.weight, block.norm1.bias, block.norm1.eps)))
+    h = F.conv2d(h, block.conv1.weight, block.conv1.bias, padding=1)
+    h = F.silu(F.group_norm(h, 4, block.norm2.weight, block.norm2.bias, block.norm2.eps) * (1 + scale) + shift)
+    h = F.conv2d(h, block.conv2.weight, block.conv2.bias, padding=1)
+    torch.testing.assert_close(block(x, time), resize(x) + h)
+
+
+def test_without_resample_convolutions_halve_and_double() -> None:
+    halved, doubled = between_stages(tiny(widths=[8, 16, 16]))
+    assert [type(block) for block in halved + doubled] == [Downsample2D] * 2 + [Upsample2D] * 2
+
+
+@pytest.mark.parametrize(
+    ("option", "proposed"), [({"scale_shift": True}, "scale_shift=false"), ({"resample": "resnet"}, "resample=conv")], ids=str
+)
+def test_what_is_of_resnet_blocks_is_refused_with_others(option: dict[str, Any], proposed: str) -> None:
+    name = proposed.partition("=")[0]
+    with pytest.raises(UserError, match=rf"{name}.* is of ResNet blocks; got .*block=convnext; type model.network.{proposed}$"):
+        tiny(block="convnext", **option)
+
+
+@pytest.mark.parametrize(
+    ("block", "scale_shift", "resample"),
+    [
+        ("resnet", False, "conv"),
+        ("resnet", True, "conv"),
+        ("resnet", False, "resnet"),
+        ("resnet", True, "resnet"),
+        ("convnext", False, "conv"),
+    ],
+)
 @pytest.mark.parametrize("injection", ["embedding", "channels"])
-def test_every_parameter_learns(block: str, scale_shift: bool, injection: str) -> None:
-    network = tiny(block=block, injection=injection, scale_shift=scale_shift)
+def test_every_parameter_learns(block: str, scale_shift: bool, resample: str, injection: str) -> None:
+    network = tiny(block=block, injection=injection, scale_shift=scale_shift, resample=resample)
     x, t = batch()
     told = torch.rand(2, network.injected)
     network(x, t, told).square().mean().backward()
@@ -143,9 +223,10 @@ def test_every_parameter_learns(block: str, scale_shift: bool, injection: str) -
     assert [name for name in idle if not name.endswith("to_k.bias")] == []  # a bias of the keys shifts all logits of a query alike
 
 
-@pytest.mark.parametrize("block", ["resnet", "convnext"])
-def test_gradient_checkpointing_computes_the_same_gradients_a_second_time(block: str) -> None:
-    plain, checkpointed = (tiny(block=block, dropout=0.2, gradient_checkpointing=switch) for switch in (False, True))
+@pytest.mark.parametrize(("block", "resample"), [("resnet", "conv"), ("resnet", "resnet"), ("convnext", "conv")])
+def test_gradient_checkpointing_computes_the_same_gradients_a_second_time(block: str, resample: str) -> None:
+    shape = {"block": block, "resample": resample, "dropout": 0.2}
+    plain, checkpointed = (tiny(**shape, gradient_checkpointing=switch) for switch in (False, True))
     calls = dict.fromkeys((plain, checkpointed), 0)
     for network in calls:
 
@@ -158,9 +239,9 @@ def test_gradient_checkpointing_computes_the_same_gradients_a_second_time(block:
     assert list(calls.values()) == [1, 2]
 
 
-@pytest.mark.parametrize("block", ["resnet", "convnext"])
-def test_memory_format_changes_the_layout_and_no_result(block: str) -> None:
-    rows, innermost = tiny(block=block), tiny(block=block, channels_last=True)
+@pytest.mark.parametrize(("block", "resample"), [("resnet", "conv"), ("resnet", "resnet"), ("convnext", "conv")])
+def test_memory_format_changes_the_layout_and_no_result(block: str, resample: str) -> None:
+    rows, innermost = (tiny(block=block, resample=resample, channels_last=switch) for switch in (False, True))
     innermost.load_state_dict(rows.state_dict())
     seen: list[Tensor] = []
     innermost.unet.conv_in.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))

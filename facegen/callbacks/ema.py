@@ -53,7 +53,7 @@ class EMA(Callback):
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self._pending += len(batch["image"]) * trainer.world_size
+        self._pending += len(batch["index"]) * trainer.world_size
         if trainer.global_step == self._step:  # gradients are still accumulating
             return
         self._step = trainer.global_step

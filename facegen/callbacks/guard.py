@@ -23,7 +23,7 @@ class Guard(Callback):
 
     def __init__(self, clip: float) -> None:
         self.clip = clip
-        self.strikes = 0
+        self._strikes: dict[int, int] = {}  # in a row, of each optimizer
         self._step = -1
         self._batches: list[tuple[int, torch.Tensor]] = []  # numbers and images of the batches since the last optimizer step
 
@@ -36,20 +36,20 @@ class Guard(Callback):
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
         if torch.isfinite(norm):
-            self.strikes = 0
+            self._strikes[id(optimizer)] = 0
             if 0 < self.clip < norm:
                 torch.nn.utils.clip_grads_with_norm_(parameters, self.clip, norm)
             return
         for p in parameters:
             p.grad = None
-        self.strikes += 1
+        strikes = self._strikes[id(optimizer)] = self._strikes.get(id(optimizer), 0) + 1
         line = f"the gradient is {norm.item()} at step {trainer.global_step}, {self._seen()}"
-        if self.strikes >= STRIKES:
+        if strikes >= STRIKES:
             raise UserError(
                 f"{line}: {STRIKES} such steps in a row; the last checkpoint is good; type a lower optimizer.lr "
                 f"(now {optimizer.param_groups[0]['lr']:g}) or trainer.precision=32 with another run_dir"
             )
-        trainer.print(f"{line}: update dropped ({self.strikes} of {STRIKES} in a row ends the run)")
+        trainer.print(f"{line}: update dropped ({strikes} of {STRIKES} in a row ends the run)")
 
     def _seen(self) -> str:
         """The batches behind the gradient, and their images by number, shortened where they are many."""

@@ -21,8 +21,9 @@ LINE_EVERY = 30.0  # seconds between lines where the output is no terminal
 class ProgressLine(Callback):
     """A Rich progress bar with images/s, loss, age of the average, time left and memory; plain lines where stderr is no terminal."""
 
-    def __init__(self, ema: EMA, budget: Budget) -> None:
+    def __init__(self, ema: EMA, budget: Budget, stage: str = "") -> None:
         self.ema, self.budget = ema, budget
+        self.stage = f"{stage}  " if stage else ""
         self.console = Console(stderr=True)
         self.bar: Progress | None = None
 
@@ -31,7 +32,7 @@ class ProgressLine(Callback):
         self._images, self._progress = self.ema.images, None
         self._lap = (self._started, self.ema.images)
         if trainer.is_global_zero and self.console.is_terminal:
-            columns = (TextColumn("step {task.fields[step]}"), BarColumn(), TextColumn("{task.fields[text]}"))
+            columns = (TextColumn(f"{self.stage}step {{task.fields[step]}}"), BarColumn(), TextColumn("{task.fields[text]}"))
             self.bar = Progress(*columns, console=self.console, refresh_per_second=4)
             self.task = self.bar.add_task("train", total=1.0, step=trainer.global_step, text="")
             self.bar.start()
@@ -50,7 +51,7 @@ class ProgressLine(Callback):
         if self.bar:
             self.bar.update(self.task, completed=pl_module.progress, step=trainer.global_step, text=text)
         else:
-            print(f"step {trainer.global_step}  {pl_module.progress:.0%}  {text}", file=sys.stderr, flush=True)
+            print(f"{self.stage}step {trainer.global_step}  {pl_module.progress:.0%}  {text}", file=sys.stderr, flush=True)
 
     def describe(self, trainer: Trainer, pl_module: Any, seconds: float) -> str:
         """`612 images/s  loss 0.0841  ema 10000 of 48k images  3:12 left  1.4 GB`."""

@@ -2,7 +2,8 @@
 
 A batch is a dict: `image` (B, C, H, W) float32 in [-1, 1]; `condition` (B, K) float32 where the data has labels, with the
 columns `condition_names`; `index` (B,) int64, the image's number in the data set; in training also `position`, the number of
-the batch since the run began. Of the columns in one of `condition_groups` an image has one at most, the other columns are attributes.
+the batch since the run began. A latent model is given `latent` (B, P, d, h, w) in place of images (`facegen.data.latents`).
+Of the columns in one of `condition_groups` an image has one at most, the other columns are attributes.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ class Batches(Dataset[dict]):
         return batch
 
 
-def loader(batches: Batches, sampler: Sampler[Pick], num_workers: int) -> DataLoader:
+def loader(batches: Dataset[dict], sampler: Sampler[Pick], num_workers: int) -> DataLoader:
     """A loader of whole batches."""
     return DataLoader(
         batches,

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from facegen.data.columns import Columns, balanced_by, choose
 from facegen.data.decode import Picture
+from facegen.data.latents import LatentBatches, PackedLatents
 from facegen.data.loading import Batches, HeldOut, Stream, loader
 from facegen.data.selection import Selected, balanced
 from facegen.errors import UserError
@@ -50,6 +51,7 @@ class FaceData(LightningDataModule):
         self.batch_size, self.num_workers, self.seed, self.flip = batch_size, num_workers, seed, flip
         self.attributes, self.balance = attributes, balance
         self.consumed = 0
+        self.latents: PackedLatents | None = None
         self._open = opened
         self._source: Any = None
 
@@ -108,6 +110,10 @@ class FaceData(LightningDataModule):
         self.prepare()
         return self._source.conditions(numbers)
 
+    def use(self, latents: PackedLatents) -> None:
+        """Gives `latents` of the images in its batches from now on, in place of the images."""
+        self.latents = latents
+
     def facts(self) -> dict[str, Any]:
         """What a checkpoint and a table of results say of the data: plain values, no paths.
 
@@ -147,23 +153,28 @@ class FaceData(LightningDataModule):
         """The endless training batches, from number `consumed` on."""
         self.prepare()
         stream = Stream(self._shown, self.batch_size, self.seed, self._source.block, *self._rank(), self.consumed)
-        return loader(Batches(self._source, self.seed, self.flip), stream, self.num_workers)
+        return loader(self._batches(self.flip), stream, self.num_workers)
 
     def val_dataloader(self) -> DataLoader:
         """The held-out images once, in order."""
         self.prepare()
-        return loader(Batches(self._source, self.seed, False), HeldOut(self._held_out, self.batch_size, *self._rank()), 0)
+        return loader(self._batches(False), HeldOut(self._held_out, self.batch_size, *self._rank()), 0)
+
+    def _batches(self, flip: bool) -> Dataset[dict]:
+        if self.latents is not None:
+            return LatentBatches(self.latents, self._source, self.seed)
+        return Batches(self._source, self.seed, flip)
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Images become float32 in [-1, 1] where they are used; a training batch counts as consumed."""
         if "position" in batch:
             self.consumed = batch["position"] + 1
-        return {**batch, "image": to_float(batch["image"])}
+        return {**batch, "image": to_float(batch["image"])} if "image" in batch else batch
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream is, and of what."""
-        names = list(self.condition_names)
-        return {"consumed": self.consumed, "fingerprint": self.fingerprint, "batch_size": self.batch_size, "condition_names": names}
+        told = {"consumed": self.consumed, "fingerprint": self.fingerprint, "batch_size": self.batch_size}
+        return {**told, "condition_names": list(self.condition_names)}
 
     def require_labels(self, before: list[str] | None) -> None:
         """Raises UserError where the labels are not those `before`, when the run was saved; older checkpoints do not say (None)."""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from facegen.codecs import Pixels
+from facegen.codecs import Codec
 from facegen.diffusion.denoiser import Denoiser
 from facegen.diffusion.loss import clean_loss, diffusion_loss
 from facegen.diffusion.schedule import Schedule
@@ -43,7 +43,7 @@ class DDPM(Family):
         self,
         network: nn.Module,
         schedule: Schedule,
-        codec: Pixels,
+        codec: Codec,
         optimizer: Adam,
         prediction: Literal["noise", "image", "v", "flow", "edm"] | None = None,
         loss: Literal["mse", "l1", "huber"] = "mse",
@@ -73,9 +73,17 @@ class DDPM(Family):
         """What the images of `seeds` are told where nobody asks for anything (B,K): nothing here."""
         return None
 
+    def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
+        super().on_train_batch_start(batch, batch_idx)
+        self.codec.rest()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if state := self.codec.state():
+            checkpoint["codec"] = state
+
     def losses(self, batch: dict[str, Any]) -> Tensor:
         """The error (B,) of what the network predicts, each image at a random noise level."""
-        x_0 = self.codec.encode(batch["image"])
+        x_0 = self.codec.clean(batch, draw=True)
         u = torch.rand(len(x_0), device=x_0.device)
         eps = torch.randn_like(x_0)
         extra = self.input_perturbation * torch.randn_like(x_0) if self.input_perturbation else None
@@ -93,7 +101,7 @@ class DDPM(Family):
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Adds to the held-out loss: each image at one fixed noise level with fixed noise, weighted as EDM does whatever the model
         predicts, so that runs with unlike schedules and predictions can be compared."""
-        x_0 = self.codec.encode(batch["image"])
+        x_0 = self.codec.clean(batch, draw=False)
         own = (torch.randn(x_0.shape[1:], generator=torch_generator(self.seed, "held-out", i)) for i in batch["index"].tolist())
         eps = torch.stack(list(own)).to(x_0)
         u = (batch["index"].double() * (math.sqrt(5) - 1) / 2 % 1).to(x_0.dtype)  # golden ratio: even at any number of images

@@ -52,7 +52,7 @@ class Family(LightningModule):
         self._reseed(mix(self.seed, "step", self.global_rank, batch["position"]))
         loss = self.losses(batch).mean()
         if self._logs_this_step():
-            self.log("train/loss", loss, batch_size=len(batch["image"]), sync_dist=True)
+            self.log("train/loss", loss, batch_size=len(batch["index"]), sync_dist=True)
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -67,8 +67,10 @@ class Family(LightningModule):
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
         rate = self.optimizer_options.rate(self.global_step, self.progress, self.epoch)
-        for group in self.optimizers(use_pl_optimizer=False).param_groups:
-            group["lr"] = rate
+        optimizers = self.optimizers(use_pl_optimizer=False)
+        for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         if self._logs_this_step():
             self.log("train/lr", rate, batch_size=1)
 

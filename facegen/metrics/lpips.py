@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics.functional.image.lpips import _NoTrainLpips
 
 from facegen.errors import UserError
@@ -16,6 +17,18 @@ from facegen.metrics.weights import fill, sha256_of
 
 AREA = 2**17  # pixels that the network is given at a time: 32 images of 64 px
 SMALLEST = 31  # pixels that leave AlexNet's last pooling anything to pool
+
+
+def network_of(net: Literal["alex", "vgg"], path: Path) -> nn.Module:
+    """torchmetrics' network of LPIPS 0.1 with AlexNet or VGG-16, frozen and on the CPU; the backbone's weights come from the file `path`.
+
+    It maps two batches of images (B, 3, H, W) in [-1, 1] to (B, 1, 1, 1). Raises UserError where the file holds code or weights of
+    another network.
+    """
+    with torch.random.fork_rng(devices=[]):  # what is drawn here is thrown away: it must not change what is drawn next
+        network = _NoTrainLpips(net=net, pnet_rand=True)  # random, so that nothing is downloaded
+    fill(network.net, path, lambda name: f"features.{name.partition('.')[2]}")  # torchmetrics has them in slices
+    return network
 
 
 class LPIPS:
@@ -35,9 +48,7 @@ class LPIPS:
             "resize": "none",
             "dtype": "float32",
         }
-        network = _NoTrainLpips(net="alex", pnet_rand=True)  # random, so that nothing is downloaded
-        fill(network.net, path, lambda name: f"features.{name.partition('.')[2]}")  # torchmetrics has them in slices
-        self._network = network.to(self.device)
+        self._network = network_of("alex", path).to(self.device)
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """LPIPS (B,) float32 on the CPU, 0 for equal images, of each of `a` to its counterpart in `b`, both (B, C, H, W) uint8.

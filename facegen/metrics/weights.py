@@ -56,6 +56,14 @@ ALEXNET = Published(
     option="lpips_weights",
     what="the AlexNet weights of LPIPS",
 )
+VGG16 = Published(
+    name="vgg16-397923af.pth",
+    aliases=(),
+    sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+    url="https://download.pytorch.org/models/vgg16-397923af.pth",
+    option="perceptual_weights",
+    what="the VGG-16 weights of LPIPS",
+)
 
 
 def located(published: Published, given: str | None, instead: str, download: bool = True) -> tuple[Path, str]:

@@ -7,7 +7,7 @@ from math import gcd
 
 from facegen.errors import UserError
 
-KEY = "model.network"
+KEY, OPPONENT = "model.network", "model.discriminator"
 
 
 def feature_map_sizes(resolution: int, widths: Sequence[int], patch: int) -> list[int]:
@@ -25,6 +25,7 @@ def check_unet(
     patch: int,
     block: str = "resnet",
     scale_shift: bool = False,
+    resample: str = "conv",
     **others: object,
 ) -> None:
     """Checks that the options of `facegen.networks.unet.UNet` fit together; `others` are its options that fit with any.
@@ -39,6 +40,8 @@ def check_unet(
         problems += _unfit_attention(resolution, widths, patch, attention, head_dim)
     if scale_shift and block != "resnet":
         problems.append(f"{KEY}.scale_shift is of ResNet blocks; got {KEY}.block={block}; type {KEY}.scale_shift=false")
+    if resample == "resnet" and block != "resnet":
+        problems.append(f"{KEY}.resample=resnet is of ResNet blocks; got {KEY}.block={block}; type {KEY}.resample=conv")
     if problems:
         raise UserError(*problems)
 
@@ -53,7 +56,50 @@ def check_probe(*, widths: Sequence[int], groups: int, **others: object) -> None
         raise UserError(*problems)
 
 
-CHECKS: dict[str, Callable[..., None]] = {"UNet": check_unet, "ProbeNet": check_probe}
+def check_autoencoder(*, widths: Sequence[int], groups: int, **others: object) -> None:
+    """Checks that the options of `facegen.networks.autoencoder` fit together; `others` are its options that fit with any.
+
+    Raises:
+        UserError: one line for each problem, naming the key, what is allowed, what came and what to type.
+    """
+    if problems := [*_no_widths(widths, "[64,128,256]")] or [*_unfit_groups(groups, widths)]:
+        raise UserError(*problems)
+
+
+def smallest(layers: int) -> int:
+    """The least side, in pixels, of an image that a `PatchDiscriminator` of so many layers has an answer for: 24 px for 3 layers.
+
+    Each layer halves the image, and the two convolutions after them take a pixel each.
+    """
+    return 3 * 2**layers
+
+
+def check_discriminator(*, width: int, groups: int, layers: int, resolution: int | None = None, **others: object) -> None:
+    """Checks that the options of `facegen.networks.discriminator.PatchDiscriminator` fit together, and images of `resolution` pixels where
+    they are told; `others` are its options that fit with any.
+
+    Raises:
+        UserError: one line for each problem, naming the key, what is allowed, what came and what to type.
+    """
+    problems = []
+    if 2 * width % groups:  # the first layer is not normalised, the others are multiples of the second
+        fitting = f"type {OPPONENT}.groups={_nearest_divisor(2 * width, groups)}"
+        problems.append(f"{OPPONENT}.groups must divide twice {OPPONENT}.width={width}; got {groups}; {fitting}")
+    if resolution is not None and resolution < smallest(layers):
+        fewer = next((n for n in range(layers, 0, -1) if smallest(n) <= resolution), None)
+        fitting = f"type {OPPONENT}.layers={fewer}" if fewer else f"type {OPPONENT}=null"
+        problems.append(f"data.resolution must be at least {smallest(layers)} for {OPPONENT}.layers={layers}; got {resolution}; {fitting}")
+    if problems:
+        raise UserError(*problems)
+
+
+CHECKS: dict[str, Callable[..., None]] = {
+    "UNet": check_unet,
+    "ProbeNet": check_probe,
+    "KLAutoencoder": check_autoencoder,
+    "VQAutoencoder": check_autoencoder,
+    "PatchDiscriminator": check_discriminator,
+}
 """The check of a network's options, by the name of its class."""
 
 

@@ -11,6 +11,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from facegen.networks.checks import check_unet, feature_map_sizes
 from facegen.types import PositiveInt, ProperFraction
 
+PLAIN_STAGES = {"conv": ("DownBlock2D", "UpBlock2D"), "resnet": ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D")}  # no attention
 STARTS_AT_ZERO = ("conv2", "project", "to_out.0", "conv_out")  # the last layers of ResNet block, ConvNeXt block, attention and network
 
 
@@ -37,7 +38,10 @@ class UNet(nn.Module):
             it to the first layer as channels of one value each; null: it is told nothing. `injected` is how many numbers it takes.
         condition_channels: how many channels that are.
         scale_shift: the time embedding scales the normalised features of a ResNet block, and shifts them (Dhariwal and Nichol 2021).
-        gradient_checkpointing: computes the blocks again in the backward pass instead of keeping their activations.
+        resample: what halves and doubles the feature maps: a convolution (Ho et al. 2020), or a ResNet block of its own, which knows the
+            time and whose short cut is a mean of four pixels or a pixel four times (Dhariwal and Nichol 2021).
+        gradient_checkpointing: computes the blocks of the stages again in the backward pass instead of keeping their activations; what
+            stands between the stages keeps its own.
         channels_last: keeps weights and activations with the channels innermost in memory.
 
     Raises:
@@ -61,14 +65,16 @@ class UNet(nn.Module):
         injection: Literal["embedding", "channels"] | None = None,
         condition_channels: PositiveInt = 5,
         scale_shift: bool = False,
+        resample: Literal["conv", "resnet"] = "conv",
         gradient_checkpointing: bool = False,
         channels_last: bool = False,
     ) -> None:
         shape = {"resolution": resolution, "widths": widths, "attention": attention, "head_dim": head_dim, "groups": groups, "patch": patch}
-        check_unet(**shape, block=block, scale_shift=scale_shift)
+        check_unet(**shape, block=block, scale_shift=scale_shift, resample=resample)
         from diffusers.models.unets.unet_2d import UNet2DModel  # seconds of import, needed only once a network is built
 
         super().__init__()
+        plain_down, plain_up = PLAIN_STAGES[resample]
         attends = [size in attention for size in feature_map_sizes(resolution, widths, patch)]
         self.patch, self.injection = patch, injection
         self.injected = {"embedding": 4 * widths[0], "channels": condition_channels, None: 0}[injection]
@@ -78,8 +84,10 @@ class UNet(nn.Module):
             out_channels=(out_channels or channels) * patch**2,
             block_out_channels=tuple(widths),
             layers_per_block=layers,
-            down_block_types=tuple("AttnDownBlock2D" if here else "DownBlock2D" for here in attends),
-            up_block_types=tuple("AttnUpBlock2D" if here else "UpBlock2D" for here in reversed(attends)),
+            down_block_types=tuple("AttnDownBlock2D" if here else plain_down for here in attends),
+            up_block_types=tuple("AttnUpBlock2D" if here else plain_up for here in reversed(attends)),
+            downsample_type=resample,
+            upsample_type=resample,
             add_attention=bool(attention),
             attention_head_dim=head_dim,
             norm_num_groups=groups,
