@@ -38,6 +38,10 @@ class Codec(Protocol):
     def load(self, state: Mapping[str, Any]) -> None:
         """Takes over what `state` said; raises what `load_state_dict` and a dict raise where it is another's."""
 
+    def fingerprint(self) -> str:
+        """What encodings belong to: those of one codec mean nothing to another."""
+        ...
+
 
 class Pixels:
     """The image itself: the codec of a model that works in pixel space."""
@@ -68,6 +72,10 @@ class Pixels:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Nothing."""
+
+    def fingerprint(self) -> str:
+        """The same for all: every image is its own encoding."""
+        return "pixels"
 
 
 class Latents:

@@ -123,6 +123,8 @@ def _weak(model: Model, asked: Asked, load: Callable[[str, str | None], Model]) 
         raise UserError(f"autoguidance={path} is the model itself, which leads nowhere; give an earlier one, or type autoguidance_ema=raw")
     if weak.codec.shape != model.codec.shape:
         raise UserError(f"autoguidance={path} draws {weak.codec.shape}, the model {model.codec.shape}: give one of the same size")
+    if weak.codec.fingerprint() != model.codec.fingerprint():
+        raise UserError(f"autoguidance={path} works in the latents of another autoencoder; give one that was trained with the same")
     if weak.labels is not None and (model.labels is None or weak.labels.names != model.labels.names):
         raise UserError(f"autoguidance={path} is told other classes than the model; give one that was trained on the same data")
     facts = {"autoguidance_sha256": sha256(weak.path)}

@@ -92,6 +92,29 @@ def test_patches_shrink_the_latents_and_give_whole_images(patch: int) -> None:
     assert network.factor == 2 * patch
 
 
+def test_the_order_of_channels_in_memory_changes_nothing_else() -> None:
+    plain, other = KLAutoencoder(**SMALL), KLAutoencoder(**SMALL, channels_last=True)
+    other.load_state_dict(plain.state_dict())
+    for mine, theirs in zip(plain.moments(images()), other.moments(images()), strict=True):
+        torch.testing.assert_close(mine, theirs)
+    z = torch.rand(1, 2, 8, 8)
+    torch.testing.assert_close(plain.decode(z), other.decode(z))
+    assert other.model.encoder.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("kind", [KLAutoencoder, VQAutoencoder])
+def test_computing_blocks_again_leaves_the_gradients_as_they_are(kind: type[KLAutoencoder] | type[VQAutoencoder]) -> None:
+    gradients = []
+    for again in (False, True):
+        torch.manual_seed(0)
+        network = kind(**SMALL, gradient_checkpointing=again).train()
+        network(images()).images.square().mean().backward()
+        gradients.append([p.grad for p in network.parameters() if p.grad is not None])
+    assert gradients[0]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def made(**options: Any) -> Autoencoder:
     torch.manual_seed(0)
     network, discriminator = KLAutoencoder(**SMALL), PatchDiscriminator(channels=3, width=8, layers=1)

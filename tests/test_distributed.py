@@ -56,7 +56,7 @@ def record(run_dir: Path, rank: int) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run_dir / f"record-{rank}").read_text().splitlines()]
 
 
-def two_ranks(run_dir: Path, *overrides: str, **kill: Any) -> int:
+def two_ranks(run_dir: Path, *overrides: str, make: Callable[..., Any] = tiny, **kill: Any) -> int:
     """Trains with two processes of one group and returns the exit code of rank zero; `run_dir/pid-1` holds the other's number."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -70,7 +70,7 @@ def two_ranks(run_dir: Path, *overrides: str, **kill: Any) -> int:
             (run_dir / "pid-0").write_text(str(os.getpid()))
             (run_dir / "pid-1").write_text(str(other))
         try:
-            return train(tiny(run_dir, *TWO, *overrides))
+            return train(make(run_dir, *TWO, *overrides))
         finally:
             if other:
                 os.waitpid(other, 0)

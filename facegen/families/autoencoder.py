@@ -85,8 +85,6 @@ class Autoencoder(Family):
 
     def on_train_start(self) -> None:
         self.trainer.accumulate_grad_batches = self.accumulate  # refused to models that step by hand, yet the count of steps needs it
-        if self.trainer.world_size > 1:  # each optimizer's gradients are brought together when it steps
-            self.trainer.strategy.model.require_backward_grad_sync = False  # pyright: ignore[reportArgumentType, reportOptionalMemberAccess]
 
     def distance(self, images: Tensor, others: Tensor) -> Tensor:
         """The reconstruction loss (B,) between `images` and `others` (B,C,H,W)."""
@@ -102,6 +100,8 @@ class Autoencoder(Family):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         position, images = batch["position"], batch["image"]
+        if (wrapper := self._wrapper()) is not None:  # each optimizer's gradients are brought together when it steps, and no sooner
+            wrapper.require_backward_grad_sync = False
         steps = (position + 1) % self.accumulate == 0
         logs = steps and self._logs_this_step()
         self._reseed(mix(self.seed, "step", self.global_rank, position))
@@ -139,9 +139,13 @@ class Autoencoder(Family):
             self.trainer.strategy.optimizer_step(other.optimizer, lambda: None, model=self)
             other.zero_grad()
 
+    def _wrapper(self) -> Any:
+        """What makes several processes of one model, where there are several."""
+        return self.trainer.strategy.model if self._trainer is not None and self.trainer.world_size > 1 else None
+
     def _bring_together(self, optimizer: Optimizer) -> None:
         """The gradients of all devices become their mean."""
-        if self.trainer.world_size == 1:
+        if self._wrapper() is None:
             return
         for group in optimizer.param_groups:
             for parameter in group["params"]:

