@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from facegen.tiling import decode_tiled
 from facegen.types import PositiveFloat, PositiveInt
 
 
@@ -92,6 +93,7 @@ class Latents:
     """
 
     limit: float | None = None
+    tile: int | None = None  # side, in latent pixels, of what is decoded at a time; None: the whole: a choice of whoever draws
 
     def __init__(self, network: Any, resolution: PositiveInt, std: PositiveFloat = 1.0) -> None:
         size = resolution // network.factor
@@ -111,10 +113,14 @@ class Latents:
         return self._inwards(self.moments(images)[0])
 
     def decode(self, x: Tensor) -> Tensor:
-        """The images (B,C,H,W) of the latents `x` (B,d,h,w); they may reach a little beyond [-1, 1]."""
+        """The images (B,C,H,W) of the latents `x` (B,d,h,w); they may reach a little beyond [-1, 1].
+
+        Where `tile` is set, a larger latent is decoded in tiles (`facegen.tiling`).
+        """
         z = x.float() * (self.spread.to(x.device) / self.std) + self.center.to(x.device)
         with torch.autocast(x.device.type, enabled=False):
-            return self._on(x.device).decode(z)
+            network = self._on(x.device)
+            return decode_tiled(network.decode, z, self.tile, network.factor) if self.tile else network.decode(z)
 
     def moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (B,d,h,w) of the latents of `images`, as the autoencoder has them, not standardised."""

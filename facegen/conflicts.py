@@ -108,9 +108,10 @@ def _autoencoder(config: dict[str, Any]) -> Iterator[str]:
         shape = {key: value for key, value in model["discriminator"].items() if key != "_target_"}
         yield from _raised(lambda: check_discriminator(**shape, resolution=data["resolution"]))
     if model["perceptual"] == "probe" and model["probe"] is None:
-        yield f"model.perceptual=probe looks through a probe; type model.probe=RUN; {TRAIN_A_PROBE}"
-    elif model["probe"] is not None:
-        yield from _raised(lambda: latest(model["probe"], "model.probe"))
+        yield f"model.perceptual=probe looks through a probe; type model.probe=RUN; {TRAIN_A_PROBE}; or do without: model.perceptual=null"
+    elif model["perceptual"] == "probe":
+        for line in _raised(lambda: latest(model["probe"], "model.probe")):
+            yield f"{line}; {TRAIN_A_PROBE}; or do without: model.perceptual=null"
 
 
 def _time(config: dict[str, Any]) -> list[str]:

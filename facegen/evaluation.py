@@ -5,43 +5,31 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from facegen import images, ranks
+from facegen import candidates, images, ranks
+from facegen.candidates import Candidate, Load
 from facegen.data.cache import cache_home
 from facegen.errors import UserError
 from facegen.figures.neighbours import save_neighbours
 from facegen.figures.scorecard import save_scorecard
-from facegen.guiding import direct
-from facegen.loading import Loaded, sampler_of
+from facegen.loading import Loaded, LoadedAutoencoder, load_measurable
 from facegen.metrics.extractors import Extractors
 from facegen.metrics.features import Collected, collect
 from facegen.metrics.measure import Measurement, Options
-from facegen.metrics.names import CONDITION, PROBE, Metric, too_few, too_small
+from facegen.metrics.names import CONDITION, PROBE, Metric
 from facegen.metrics.neighbours import Neighbours, save_listing
 from facegen.metrics.probe import ProbeExtractor
 from facegen.metrics.protocol import Number, digest, save, software
 from facegen.metrics.report import scorecard_tables, table
-from facegen.metrics.sources import DataImages, FolderImages, Generated
-from facegen.reference import Build, Reference, open_reference, unlike
+from facegen.metrics.sources import DataImages, Generated
+from facegen.out_of_memory import of_measuring, out_of_memory
+from facegen.reference import Build, Reference, open_reference
 from facegen.request import Request
 from facegen.scorecard import Scorecard, unaskable, unlabelled
-from facegen.studio import Studio, describe, device_of, prepare
-
-Load = Callable[..., Loaded]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """What is measured: its images, what to say of it, how its images came about, and where its numbers go (`out`, `stem`)."""
-
-    name: str
-    source: Generated | FolderImages
-    subject: dict[str, Any]
-    generated: dict[str, Any]
-    out: Path
-    stem: str
+from facegen.studio import device_of, prepare
 
 
 @dataclass
@@ -56,19 +44,29 @@ class EvaluationResult:
 def evaluate_job(request: Request, load: Load, load_probe: Callable[..., Any], build: Build) -> EvaluationResult:
     """Measures what `request` asks for, after everything that can be wrong has been looked at."""
     metrics, options = request.chosen, Options(**request.options)
+    found = [load_measurable(ckpt, build, request.ema) for ckpt in request.checkpoints]
+    _refuse(line for one in found for line in candidates.unfit(one, metrics, request))
     weights = {"probe": request.probe, "inception_weights": request.inception_weights, "lpips_weights": request.lpips_weights}
     extractors = Extractors(metrics, device_of(request.device), load_probe, pixels=request.images, **weights)
-    loaded = [load(ckpt, request.ema) for ckpt in request.checkpoints]
-    candidates = [_drawn(one, request, load, build) for one in loaded] or [_given(folder, request) for folder in request.folders]
+    loaded = [one for one in found if isinstance(one, Loaded)]
+    measured = [candidates.drawn(one, request, load, build) for one in loaded]
+    measured += [candidates.given(folder, request) for folder in request.folders]
     home = cache_home(request.cache_dir) / "features"
     told = loaded if any(metric.kind == CONDITION for metric in metrics) else []
     _refuse(line for one in told for line in unaskable(one, _probe(extractors), request.scored))
-    reference = open_reference(request, home, loaded, build) if any(not metric.of_fake for metric in metrics) else None
+    reference = open_reference(request, home, found, build) if any(not metric.of_fake for metric in metrics) else None
     if reference and isinstance(reference.source, DataImages):
         _refuse(line for one in told for line in unlabelled(one, _probe(extractors), reference.source))
-    _check(candidates, reference, metrics, request, home)
+    autoencoders = [one for one in found if isinstance(one, LoadedAutoencoder)]
+    measured += [candidates.reconstructed(one, reference.source, request) for one in autoencoders if reference]
+    _refuse(candidates.misfits(measured, reference, metrics, request))
+    for folder in {candidate.out for candidate in measured}:
+        prepare(folder)
+    prepare(home, option="cache_dir")
     ranks.join()
-    return _Job(request, metrics, options, extractors, home, reference).run(candidates)
+    job = _Job(request, metrics, options, extractors, home, reference)
+    with out_of_memory("measuring", partial(of_measuring, request.count, bool(loaded), device_of(request.device))):
+        return job.run(measured)
 
 
 def _probe(extractors: Extractors) -> ProbeExtractor:
@@ -81,63 +79,6 @@ def _refuse(problems: Iterable[str]) -> None:
     """Raises UserError with the `problems`, where there are any, each told once."""
     if told := list(dict.fromkeys(problems)):
         raise UserError(*told)
-
-
-def _drawn(loaded: Loaded, request: Request, load: Load, build: Build) -> Candidate:
-    """The images that a checkpoint will draw."""
-    sampler = build(sampler_of(loaded, request.sampler))
-    direction = direct(loaded, request.asked, load)
-    studio = Studio(loaded, sampler, request.batch_size, device_of(request.device), direction)
-    source, facts = Generated(studio, request.seed, request.count), studio.facts
-    subject = {key: facts[key] for key in ("checkpoint", "sha256", "family", "step", "schedule", "prediction")}
-    subject |= {"run": loaded.run_dir.resolve().name if loaded.run_dir else None, "trained_on": facts["data"]}
-    generated = {
-        "source": "model",
-        "count": request.count,
-        "first_seed": request.seed,
-        "sampler": describe(sampler),
-        **direction.facts,
-        "guidance": request.asked.guidance,  # a number, as ever: old files can be compared
-        "ema": facts["ema"],
-        "resolution": source.resolution,
-        "channels": source.channels,
-    }
-    out = Path(request.out) if request.out else (loaded.run_dir or loaded.path.parent) / "evaluations"
-    name = f"{subject['run']}/{loaded.path.stem}" if subject["run"] else loaded.path.stem
-    return Candidate(name, source, subject, generated, out, f"{loaded.path.stem}-{type(sampler).__name__.lower()}-{sampler.steps}")
-
-
-def _given(folder: str, request: Request) -> Candidate:
-    """The images of a folder."""
-    source = FolderImages(folder, "fake")
-    name = source.folder.resolve().name
-    generated = {"source": "folder", "count": source.count, "resolution": source.resolution, "channels": source.channels}
-    subject = {"folder": name, "sha256": source.identity["sha256"]}
-    return Candidate(name, source, subject, generated, Path(request.out or "evaluations"), name)
-
-
-def _check(candidates: Sequence[Candidate], reference: Reference | None, metrics: Sequence[Metric], request: Request, home: Path) -> None:
-    """Raises UserError where the two sides do not fit together or are too small, before anything is drawn."""
-    problems: list[str] = []
-    for candidate in candidates:
-        fake, real = candidate.source, reference.source if reference else None
-        problems += unlike(candidate.name, fake, real) if real else []
-        problems += too_few(metrics, request.options, fake.count, real.count if real else 0, isinstance(fake, FolderImages), request.real_n)
-        problems += too_small(metrics, fake.resolution)
-        if any(metric.paired for metric in metrics) and isinstance(fake, FolderImages) and isinstance(real, FolderImages):
-            problems += _unpaired(fake, real)
-    _refuse(problems)
-    for folder in {candidate.out for candidate in candidates}:
-        prepare(folder)
-    prepare(home, option="cache_dir")
-
-
-def _unpaired(fake: FolderImages, real: FolderImages) -> list[str]:
-    mine, theirs = ([name.rpartition(".")[0] for name in source.names] for source in (fake, real))
-    if mine == theirs:
-        return []
-    alone = sorted(set(mine) ^ set(theirs))[:1] or mine[:1]
-    return [f"fake={fake.folder} and real={real.folder} must hold images of the same names; {alone[0]} is in one only; rename or remove it"]
 
 
 class _Job:

@@ -180,10 +180,12 @@ def sample(cfg: DictConfig) -> SampleResult:
     wanted = {**options, **asked, "ckpt": str, "ema": str | None}
     for key in ("ema", "autoguidance_ema"):  # a half-life is read as a number
         config[key] = None if config.get(key) is None else str(config[key])
-    problems = schema.unknown(config, [*wanted, "sampler"])
+    problems = schema.unknown(config, [*wanted, "sampler", "data"])
     problems += [line for key, kind in wanted.items() for line in schema.check_value(config, key, kind, key)]
     if "_target_" in (config.get("sampler") or {}):
         problems += schema.check(config["sampler"], "sampler")
+    if config.get("data") and config["figure"] != "reconstruct":
+        problems.append("data is of figure=reconstruct, which shows images of it; leave data out")
     if problems:
         raise UserError(*problems)
     from facegen.checkpoint import latest
@@ -194,6 +196,8 @@ def sample(cfg: DictConfig) -> SampleResult:
     latest(config["ckpt"])  # what is not there need not wait for torch
     if weaker := request.weaker():
         latest(weaker, "autoguidance")
+    if config["figure"] == "reconstruct":
+        return _reconstruct(config)
     from facegen.loading import sampler_of
 
     loaded = load(config["ckpt"], config["ema"])
@@ -203,6 +207,15 @@ def sample(cfg: DictConfig) -> SampleResult:
 
     direction = direct(loaded, request, load)
     return sample_job(loaded, sampler, direction, **{key: config[key] for key in options})
+
+
+def _reconstruct(config: dict[str, Any]) -> SampleResult:
+    """What an autoencoder makes of images."""
+    from facegen.loading import load_measurable
+    from facegen.reconstructing import reconstruct_job
+
+    loaded = load_measurable(config["ckpt"], build, config["ema"])
+    return reconstruct_job(loaded, config.get("data") or {}, build, **{key: config[key] for key in ("n", "out", "device")})
 
 
 def evaluate(cfg: DictConfig) -> EvaluationResult:

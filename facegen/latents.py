@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from facegen.errors import UserError
 from facegen.generate import in_groups
 from facegen.images import to_float
 from facegen.loading import Build, autoencoder_of
+from facegen.out_of_memory import of_encoding, out_of_memory
 from facegen.progress import progress
 
 DEAD = 1e-3  # deviation of a channel of latents that tells no image from another
@@ -39,7 +41,8 @@ def furnish(
         _refuse_another(codec, source, build)
     else:
         codec.network.load_state_dict(autoencoder_of(source, build).state_dict())
-    packed = encoded(data, codec, device, home)
+    with out_of_memory("encoding the images", partial(of_encoding, device.type)):
+        packed = encoded(data, codec, device, home)
     if (packed.alive < DEAD).any():
         told = ", ".join(f"{value:.2g}" for value in packed.alive)
         raise UserError(

@@ -88,27 +88,60 @@ class LoadedProbe:
     step: str
 
 
+@dataclass
+class LoadedAutoencoder:
+    """An autoencoder ready to be asked: `model` (`facegen.families.autoencoder`), in evaluation mode, with averaged weights.
+
+    `image_shape` (C,H,W) is of the images it was trained on; `run_dir` and `provenance` are as of `Loaded`.
+    """
+
+    path: Path
+    run_dir: Path | None
+    config: dict[str, Any]
+    image_shape: tuple[int, int, int]
+    model: Any
+    provenance: dict[str, str]
+
+
 def load(ckpt: str | Path, build: Build, ema: str | None = None) -> Loaded:
     """The model of `ckpt`, a file or a run directory; `ema` is a half-life in images, `raw`, or None for the run's first.
 
     Raises UserError where the file is damaged, of another schema, or its configuration names anything but facegen's own classes;
     nothing is imported before that is known.
     """
+    return _drawing(_restore(checkpoint.latest(ckpt), build, ema), build, ema)
+
+
+def load_autoencoder(ckpt: str | Path, build: Build, ema: str | None = None) -> LoadedAutoencoder:
+    """The autoencoder of `ckpt`; what it may be, `ema` and errors as for `load`, and UserError where it is of another model."""
+    return _reconstructing(_restore(checkpoint.latest(ckpt), build, ema, family="autoencoder"))
+
+
+def load_measurable(ckpt: str | Path, build: Build, ema: str | None = None) -> Loaded | LoadedAutoencoder:
+    """What `load` or `load_autoencoder` makes of `ckpt`, by what it is a checkpoint of; errors as for them."""
     restored = _restore(checkpoint.latest(ckpt), build, ema)
+    return _reconstructing(restored) if restored.header.family == "autoencoder" else _drawing(restored, build, ema)
+
+
+def _drawing(restored: _Restored, build: Build, ema: str | None) -> Loaded:
     model, path, head = restored.model, restored.path, restored.header
     if not model.draws:
-        wanted = "sample one of a model that draws, such as model=ddpm: ckpt=RUN_OR_FILE"
+        wanted = "type figure=reconstruct, or " * (head.family == "autoencoder") + "sample one of a model that draws: ckpt=RUN_OR_FILE"
         raise UserError(f"{path} is a checkpoint of model={head.family}, which draws nothing; {wanted}")
-    provenance = {
-        "facegen": facegen.__version__,
-        "checkpoint": path.name,
-        "family": head.family,
-        "step": restored.step,
-        "ema": restored.ema,
-        "data": str(head.data.get("fingerprint", "")),
-    }
     told = getattr(model, "labels", None), getattr(model, "examples", None)
-    return Loaded(path, head.config, model.denoiser, model.codec, provenance, build, ema, *told)
+    return Loaded(path, head.config, model.denoiser, model.codec, _provenance(restored), build, ema, *told)
+
+
+def _reconstructing(restored: _Restored) -> LoadedAutoencoder:
+    path, head = restored.path, restored.header
+    channels, side = _facts(head, ("channels", "resolution"), path).values()
+    run_dir = path.parent.parent if path.parent.name == "checkpoints" else None
+    return LoadedAutoencoder(path, run_dir, head.config, (channels, side, side), restored.model, _provenance(restored))
+
+
+def _provenance(restored: _Restored) -> dict[str, str]:
+    told = {"checkpoint": restored.path.name, "family": restored.header.family, "step": restored.step, "ema": restored.ema}
+    return {"facegen": facegen.__version__, **told, "data": str(restored.header.data.get("fingerprint", ""))}
 
 
 def load_probe(ckpt: str | Path, build: Build, ema: str | None = None) -> LoadedProbe:

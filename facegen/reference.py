@@ -10,7 +10,7 @@ import numpy as np
 
 from facegen import schema
 from facegen.errors import UserError
-from facegen.loading import Loaded
+from facegen.loading import Loaded, LoadedAutoencoder
 from facegen.metrics.features import Collected, Extractor, Source, collect
 from facegen.metrics.neighbours import Neighbours, in_features, in_pixels
 from facegen.metrics.sources import DataImages, FolderImages
@@ -107,15 +107,16 @@ def data_of(asked: dict[str, Any], trained: list[tuple[Path, dict[str, Any]]]) -
 FREE = ("_target_", "root", "cache_dir", "batch_size", "num_workers", "seed", "flip", "attributes", "balance")
 
 
-def open_reference(request: Request, home: Path, loaded: Sequence[Loaded], build: Build) -> Reference:
-    """The reference that `request` asks for, by default what the checkpoints `loaded` were trained on.
+def open_reference(request: Request, home: Path, loaded: Sequence[Loaded | LoadedAutoencoder], build: Build) -> Reference:
+    """The reference that `request` asks for, by default what the checkpoints `loaded` were trained on: of an autoencoder, which knows
+    those images, the held-out ones.
 
-    Raises UserError where images of unlike sizes would meet, before the data is packed.
+    Raises UserError where images of unlike sizes would meet, before the data is packed, and where the split is empty.
     """
     if request.real:
         return Reference(home, FolderImages(request.real, "real"))
     node = data_of(request.data, [(one.path, one.config["data"]) for one in loaded])
-    shapes = {one.path.stem: one.codec.image_shape for one in loaded}
+    shapes = {one.path.stem: one.image_shape if isinstance(one, LoadedAutoencoder) else one.codec.image_shape for one in loaded}
     real = Shape(node.get("resolution", 0), node.get("channels", 0))
     if problems := [line for name, shape in shapes.items() for line in unlike(name, Shape(shape[-1], shape[0]), real)]:
         raise UserError(*problems)
@@ -124,9 +125,12 @@ def open_reference(request: Request, home: Path, loaded: Sequence[Loaded], build
         raise UserError(f"data._target_={node['_target_']} is no data module; type data=NAME")
     data.prepare()
     options = {key: value for key, value in node.items() if key not in (*FREE, "_target_", "resolution", "channels", "crop")}
-    source = DataImages(data, request.split, request.real_n, options)
+    split = request.split or ("held_out" if any(isinstance(one, LoadedAutoencoder) for one in loaded) else "train")
+    source = DataImages(data, split, request.real_n, options)
+    if not source.count:
+        raise UserError(f"split={split}: no image of the data is held out; type split=train, or data=NAME that has some")
     if request.real_n and request.real_n > source.count:
-        raise UserError(f"real_n={request.real_n} is more than the {source.count:,} images of split={request.split}; leave real_n out")
+        raise UserError(f"real_n={request.real_n} is more than the {source.count:,} images of split={split}; leave real_n out")
     return Reference(home, source, data, node)
 
 

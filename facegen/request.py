@@ -11,7 +11,7 @@ from facegen import schema
 from facegen.asked import Asked
 from facegen.errors import UserError
 from facegen.metrics.names import CONDITION, METRICS, Metric, checked, unknown
-from facegen.types import NonNegativeInt, PositiveInt
+from facegen.types import NonNegativeInt, PositiveInt, Tile
 from facegen.wishes import spelled
 
 OPTIONS, ASKED = "facegen.metrics.measure.Options", "facegen.asked.Asked"
@@ -23,6 +23,7 @@ OF_MODELS = {  # what a folder has no use for
     "seed": 0,
     "ema": None,
     "images": False,
+    "tile": None,
     "sampler": {},
     **{name: default for name, (_, default) in schema.signature(ASKED).items()},
 }
@@ -30,7 +31,10 @@ OF_MODELS = {  # what a folder has no use for
 
 @dataclass(frozen=True)
 class Request:
-    """One evaluation: `ckpt` or `fake` are measured against `real` or `data`; what the rest means stands in conf/evaluate.yaml."""
+    """One evaluation: `ckpt` or `fake` are measured against `real` or `data`; what the rest means stands in conf/evaluate.yaml.
+
+    `split` None is `held_out` for an autoencoder and `train` for all else.
+    """
 
     ckpt: str | list[str] | None
     fake: str | list[str] | None
@@ -38,7 +42,7 @@ class Request:
     metrics: list[str]
     n: PositiveInt | None
     seed: NonNegativeInt
-    split: Literal["train", "held_out", "all"]
+    split: Literal["train", "held_out", "all"] | None
     real_n: PositiveInt | None
     ema: str | None
     probe: str | None
@@ -47,6 +51,7 @@ class Request:
     out: str | None
     images: bool
     batch_size: PositiveInt
+    tile: Tile | None
     device: Literal["cpu", "cuda"] | None
     cache_dir: str | None
     data: dict[str, Any]
@@ -64,6 +69,12 @@ class Request:
     def scored(self) -> int:
         """How many images the scorecard of a conditional model reads its answers from."""
         return SCORED if self.n is None else self.n
+
+    @property
+    def of_models(self) -> list[str]:
+        """The options that only a model that draws has a use for, so far as they are not as nobody asked for anything."""
+        values = {**vars(self), **vars(self.asked)}
+        return [name for name, default in OF_MODELS.items() if name != "ema" and values[name] != default]
 
     @property
     def checkpoints(self) -> list[str]:
@@ -143,7 +154,7 @@ def _sides(config: dict[str, Any]) -> list[str]:
     if fake and not ckpt and needs_real and not real and "_target_" not in data:
         problems.append(f"{needs_real[0]} compares fake={fake} with real images; type real=FOLDER, or data=NAME data.root=FOLDER")
     paired = [name for name in config["metrics"] if METRICS[name].paired]
-    if paired and not (fake and real):
+    if paired and not ckpt and not (fake and real):
         problems.append(f"{paired[0]} compares images one by one, by their names; type fake=FOLDER real=FOLDER")
     problems += _scored(config)
     if config["kid_subset_size"] == 1:

@@ -21,8 +21,8 @@ from facegen.figures.denoise import Film, evenly, save_animation, save_strip
 from facegen.generate import Between
 from facegen.guiding import Direction
 from facegen.seeding import mix
-from facegen.studio import Loaded, Studio, device_of, prepare
-from facegen.types import NonNegativeFloat, NonNegativeInt, PositiveInt
+from facegen.studio import Loaded, Studio, device_of, in_tiles, prepare
+from facegen.types import NonNegativeFloat, NonNegativeInt, PositiveInt, Tile
 
 ON_SHEET, ON_FILM = 64, 16  # images that a sheet and an animation show at most
 STAGES, PAIRS, BETWEEN = 12, 6, 9  # rows of stages, rows and columns of an interpolation, at most
@@ -37,7 +37,7 @@ SHOWN = {  # seeds that a figure has room for
 }
 
 Stage = TypeVar("Stage")
-OfAny = Literal["sheet", "first", "denoise", "stages", "interpolate", "steps", "latents"]
+OfAny = Literal["sheet", "first", "denoise", "stages", "interpolate", "steps", "latents", "reconstruct"]
 OfConditions = Literal["classes", "attributes", "strip", "blends", "ternary", "ways", "guidance"]
 Figure = Literal[OfAny, OfConditions]
 
@@ -69,6 +69,7 @@ def sample_job(
     seed: NonNegativeInt = 0,
     out: str | None = None,
     batch_size: PositiveInt = 64,
+    tile: Tile | None = None,
     figure: Figure = "sheet",
     group: str | None = None,
     guidances: list[NonNegativeFloat] | None = None,
@@ -80,6 +81,7 @@ def sample_job(
     Args:
         n: how many; a figure shows as many of them as it has room for, figure=first always 80.
         out: by default a folder of the run, named after the checkpoint and the sampler.
+        tile: side of the tiles, in latent pixels, that a larger latent is decoded in; None decodes it whole.
         figure: `sheet` writes every image as a file of its own, named by its seed, and the first 64 as sheet.png; what is there already
             is not drawn again. `denoise` writes the walk from noise to face as denoise.png and denoise.webp, `stages` the same seeds at
             every kept preview or checkpoint of the run, `interpolate` the images between seeds. `steps` draws the same seeds by DDIM and
@@ -93,6 +95,7 @@ def sample_job(
 
     Raises UserError where `out` cannot be written or holds what was drawn otherwise, or the figure cannot show what is asked.
     """
+    in_tiles(loaded, tile)
     studio = Studio(loaded, sampler, batch_size, device_of(device), direction or Direction())
     seeds = range(seed, seed + n)
     planned = _planned(figure, studio, seeds, group, guidances, steps_shown)  # what is wrong with it is said before anything is made
@@ -162,9 +165,9 @@ def _kept(out: Path, facts: dict[str, str]) -> set[int]:
             there = images.read_provenance(path)
         except UserError:  # spoilt by a power cut or a full disk: drawn again
             continue
-        for key, value in facts.items():
-            if there.get(key) != value:
-                was = f"{key}: {there.get(key, 'not told')} there, {value} now"
+        for key in {**facts, **there}:
+            if key != "seed" and there.get(key) != facts.get(key):
+                was = f"{key}: {there.get(key, 'not told')} there, {facts.get(key, 'not told')} now"
                 raise UserError(f"out={out} holds images that were drawn otherwise ({path.name}, {was}): choose another with out=")
         seeds.add(int(path.stem))
     return seeds
@@ -195,7 +198,7 @@ def _stages(studio: Studio, seeds: range, out: Path) -> SampleResult:
     """From the previews where they show these seeds and are more than the checkpoints, which cost time to draw from."""
     seeds = seeds[:COLUMNS]
     run_dir, checkpoints = studio.loaded.run_dir, studio.loaded.checkpoints
-    asked = studio.direction.asked != Asked()  # previews show what nobody asked for
+    asked = studio.direction.asked != Asked() or "tile" in studio.facts  # previews show what nobody asked for
     seen = [] if asked or not run_dir else [(step, path) for step, path in previews(run_dir).items() if _shows(path, seeds)]
     if seen and len(seen) >= len(checkpoints):
         rows = [(step, images.split_grid(path)[: len(seeds)]) for step, path in _some(seen)]
@@ -238,4 +241,4 @@ DRAWN: dict[str, Callable[[Studio, range, Path], SampleResult]] = {
     "interpolate": _interpolate,
 }
 PLANNED: dict[str, Callable[[Studio, range], Planned]] = {"first": first.plan, "latents": latents.plan}
-FIGURES = (*DRAWN, *PLANNED, "steps")  # those that are not of conditions
+FIGURES = (*DRAWN, *PLANNED, "steps", "reconstruct")  # those that are not of conditions; the last is a job of its own

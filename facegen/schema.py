@@ -43,6 +43,7 @@ TARGETS = frozenset(
         "data.faces.Digits",
         "data.faces.Ethnicity",
         "data.faces.FFHQ",
+        "data.faces.FFHQAging",
         "data.faces.Folder",
         "data.faces.MNIST",
         "data.faces.UTKFace",
@@ -93,7 +94,7 @@ def signature(target: str) -> dict[str, tuple[Any, Any]]:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             scope[node.targets[0].id] = _evaluate(node.value, scope)
     arguments = found.args if isinstance(found, ast.FunctionDef) else _arguments_of_init(found, tree)
-    inherited = signature(_base(found, tree)) if isinstance(found, ast.ClassDef) and arguments.kwarg else {}
+    inherited = signature(_base(found, tree, module)) if isinstance(found, ast.ClassDef) and arguments.kwarg else {}
     plain, keyword = arguments.args, arguments.kwonlyargs
     defaults = [None] * (len(plain) - len(arguments.defaults)) + arguments.defaults + arguments.kw_defaults
     own = {
@@ -104,11 +105,11 @@ def signature(target: str) -> dict[str, tuple[Any, Any]]:
     return {**own, **{name: told for name, told in inherited.items() if name not in own}}
 
 
-def _base(found: ast.ClassDef, module: ast.Module) -> str:
-    """The target of the class, imported by `module`, that `found` hands its other arguments on to."""
+def _base(found: ast.ClassDef, tree: ast.Module, module: str) -> str:
+    """The target of the class, in the text `tree` of `module` or imported by it, that `found` hands its other arguments on to."""
     (base,) = (base.id for base in found.bases if isinstance(base, ast.Name))
-    imported = (node for node in module.body if isinstance(node, ast.ImportFrom) and base in [alias.name for alias in node.names])
-    return f"{next(imported).module}.{base}"
+    imported = (node.module for node in tree.body if isinstance(node, ast.ImportFrom) and base in [alias.name for alias in node.names])
+    return f"{next(imported, module)}.{base}"
 
 
 def facts_asked(node: dict[str, Any]) -> list[str]:

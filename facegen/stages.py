@@ -103,7 +103,8 @@ def _overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, A
 
 def in_stage1(line: str, stage: Mapping[str, Any]) -> str:
     """What is wrong with the first stage, in the words of the command that configures both: `stage` is what it overlays."""
-    groups = "|".join(stage)
+    line = f"stage1.{line}" if line.startswith("data.") and "data" in stage else line
+    groups = "|".join(group for group in stage if group != "data")  # elsewhere in a line data is that of another command
     return re.sub(rf"(?<![\w./])({groups})([./])", r"stage1\2\1\2", line)
 
 

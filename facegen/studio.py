@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from facegen.codecs import Latents
 from facegen.diffusion.guidance import Told
 from facegen.diffusion.sampler import Sampler, Watch
 from facegen.durable import sha256
 from facegen.errors import UserError
-from facegen.generate import AnySeed, Between, Seed, generate
+from facegen.generate import CPU_AREA, DEVICE_AREA, AnySeed, Between, Seed, generate
 from facegen.guiding import Direction, Model
+from facegen.out_of_memory import Way, of_drawing, out_of_memory
 from facegen.progress import progress
 
 UNDIRECTED = Direction()
@@ -47,6 +49,7 @@ class Studio:
             "torch": torch.__version__,
             "device": device,
             **direction.facts,
+            **({"tile": str(tile)} if (tile := tile_of(loaded)) else {}),  # whole decoding is not told: older pictures do not tell of it
         }
         self._check_interval()
 
@@ -63,8 +66,22 @@ class Studio:
     ) -> Iterator[tuple[list[AnySeed], np.ndarray]]:
         """The images (B,C,H,W) uint8 of `seeds`, some at a time, behind a progress bar that counts the `kept` ones as done.
 
-        They are asked for what `told` says or, by default, for what the direction does.
+        They are asked for what `told` says or, by default, for what the direction does. Raises UserError where memory does not suffice.
         """
+        with out_of_memory("drawing", self._smaller):
+            yield from self._drawn(seeds, title, watch, kept, told)
+
+    def _smaller(self, error: BaseException) -> Iterator[Way]:
+        """What to ask for where memory did not suffice."""
+        codec = self.loaded.codec
+        _, height, width = codec.shape
+        group = max(1, (CPU_AREA if self.device == "cpu" else DEVICE_AREA) // (height * width))
+        side = max(height, width) if isinstance(codec, Latents) else 0
+        return of_drawing(self.batch_size, group, side, tile_of(self.loaded), self.device, error)
+
+    def _drawn(
+        self, seeds: Sequence[AnySeed], title: str, watch: Watch | None, kept: int, told: Told | None
+    ) -> Iterator[tuple[list[AnySeed], np.ndarray]]:
         denoiser, steps = self.loaded.denoiser.to(self.device), self.sampler.steps
         guidance = self.direction.guidance
         if isinstance(guidance.weak, torch.nn.Module):
@@ -101,7 +118,22 @@ class Studio:
 
     def at(self, checkpoint: Path) -> Studio:
         """The same at another checkpoint of the run."""
-        return Studio(self.loaded.reload(checkpoint), self.sampler, self.batch_size, self.device, self.direction)
+        loaded = self.loaded.reload(checkpoint)
+        in_tiles(loaded, tile_of(self.loaded))
+        return Studio(loaded, self.sampler, self.batch_size, self.device, self.direction)
+
+
+def tile_of(loaded: Model) -> int | None:
+    """The side, in latent pixels, of the tiles that the latents of `loaded` are decoded in; None where they are decoded whole."""
+    return loaded.codec.tile if isinstance(loaded.codec, Latents) else None
+
+
+def in_tiles(loaded: Model, tile: int | None) -> None:
+    """Has the latents of `loaded` decoded in such tiles from now on; raises UserError where it works in pixels."""
+    if isinstance(loaded.codec, Latents):
+        loaded.codec.tile = tile
+    elif tile is not None:
+        raise UserError(f"tile={tile} is of models that work in latents, {loaded.path} works in pixels; leave tile out")
 
 
 def device_of(asked: str | None) -> str:

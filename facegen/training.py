@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,15 @@ from facegen.callbacks.guard import Guard
 from facegen.callbacks.preempt import Preempt, Preempted
 from facegen.callbacks.preview import Preview
 from facegen.callbacks.progress import ProgressLine
+from facegen.callbacks.reconstruction import Likeness, ReconstructionPreview
 from facegen.callbacks.stamp import Stamp
 from facegen.checkpoint import Header, header, read, step_of
 from facegen.compiling import compiling
 from facegen.data.cache import cache_home
 from facegen.distributed import resume_command, settle, tie
 from facegen.latents import furnish
-from facegen.loading import load, load_probe
+from facegen.loading import LoadedAutoencoder, load_measurable, load_probe
+from facegen.out_of_memory import of_training, out_of_memory
 from facegen.perceptual import find
 from facegen.ranks import is_first
 from facegen.rundir import RunDir
@@ -64,7 +67,7 @@ def fit(config: dict[str, Any], run: RunDir, build: Build, stage: str = "") -> T
     stored = read(latest, mmap=True) if latest else None
     if latest and stored and _is_finished(stored, trainer):
         _say(f"{run.path} is finished{FINISHED * (stage != FIRST_STAGE)}")
-        _draw_missing(run, trainer, latest, parts["preview"] if model.draws else None, build)
+        _draw_missing(run, trainer, latest, build)
         return TrainResult(run.path, latest, step_of(latest))
     if latest and stored:
         data.require_labels(header(stored, latest).data.get("condition_names"))  # before weights of other sizes are met
@@ -76,7 +79,7 @@ def fit(config: dict[str, Any], run: RunDir, build: Build, stage: str = "") -> T
         _say(f"continuing {run.path} from {latest.name}")
     trainer.loggers[0].truncate(step_of(latest) if latest else 0)
     try:
-        with compiling():
+        with compiling(), out_of_memory("training", partial(of_training, config, stage == FIRST_STAGE)):
             trainer.fit(model, data, ckpt_path=str(latest) if latest else None, weights_only=True)
     except Preempted as stop:
         return _preempted(run, trainer, stop)
@@ -103,7 +106,7 @@ def _parts(config: dict[str, Any], run: RunDir, build: Build) -> tuple[Any, Any,
         if not facts["condition_names"]:
             raise schema.unlabelled(config["model"], data.unlabelled)
         model = _fresh_model(config, build, **{name: facts[name] for name in asked})
-    if model.draws and is_first():
+    if (model.draws or hasattr(model, "reconstruct")) and is_first():
         parts["monitor"].open(data, lambda ckpt: load_probe(ckpt, build))
     return model, data, parts
 
@@ -134,12 +137,21 @@ def _trainer(config: dict[str, Any], run: RunDir, model: Any, data: Any, parts: 
         ema,
         Stamp(Header(model.family, config, data.facts())),
         ProgressLine(ema, budget, stage),
-        *([parts["preview"], parts["monitor"]] if model.draws else []),
+        *_shown(model, data, parts),
         keep,
         Preempt(keep),
     ]
     loggers = parts["logger"].build(run.path, config)
     return options.build(run.path, callbacks, loggers, [DurableCheckpointIO()], steps_per_epoch, by_hand)
+
+
+def _shown(model: Any, data: Any, parts: dict[str, Any]) -> list[Any]:
+    """The callbacks that show how well the model draws, or reconstructs."""
+    if model.draws:
+        return [parts["preview"], parts["monitor"]]
+    if hasattr(model, "reconstruct"):
+        return [Likeness(), ReconstructionPreview(parts["preview"], data), parts["monitor"]]
+    return []
 
 
 def _is_finished(stored: dict[str, Any], trainer: Trainer) -> bool:
@@ -148,13 +160,15 @@ def _is_finished(stored: dict[str, Any], trainer: Trainer) -> bool:
     return 0 < trainer.max_steps <= stored["global_step"] or (budget.max_time is not None and elapsed >= budget.max_time)
 
 
-def _draw_missing(run: RunDir, trainer: Trainer, latest: Path, preview: Preview | None, build: Build) -> None:
+def _draw_missing(run: RunDir, trainer: Trainer, latest: Path, build: Build) -> None:
     """What a finished run lacks of its last pictures: it was killed after its last checkpoint, or they were deleted."""
+    preview = next((callback for callback in trainer.callbacks if isinstance(callback, Preview)), None)
     if trainer.is_global_zero and preview and preview.count and not (picture := preview.path(step_of(latest))).exists():
-        loaded = load(latest, build)
-        loaded.denoiser.to(trainer.strategy.root_device)
+        loaded = load_measurable(latest, build)
+        drawn, network = (loaded.model,) * 2 if isinstance(loaded, LoadedAutoencoder) else (loaded, loaded.denoiser)
+        network.to(trainer.strategy.root_device)
         with trainer.precision_plugin.forward_context():
-            preview.save(loaded, step_of(latest))
+            preview.save(drawn, step_of(latest))
         _say(f"{picture} was missing and is drawn now")
     if not (run.path / "loss.png").exists() and (curve := _draw_curve(run, trainer)):
         _say(f"{curve} was missing and is drawn now")

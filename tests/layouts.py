@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,36 @@ def celeba(root: Path, count: int, images: str = "img_align_celeba", tables: str
 
 def _write(path: Path, lines: list[str], newline: str) -> None:
     path.write_bytes((newline.join(lines) + newline).encode())
+
+
+AGING = {  # the columns of FFHQ-Aging's table in their order, with what a row has where nothing else is said
+    "image_number": 0,
+    "age_group": "20-29",
+    "age_group_confidence": 1.0,
+    "gender": "female",
+    "gender_confidence": 1.0,
+    "head_pitch": 1.5,
+    "head_roll": -2.25,
+    "head_yaw": -3.0,
+    "left_eye_occluded": 0.125,
+    "right_eye_occluded": 0.0,
+    "glasses": "None",
+}
+
+
+def ffhq_aging(root: Path, people: Mapping[int, Mapping[str, object]], size: tuple[int, int] = (16, 16)) -> Path:
+    """FFHQ-Aging: a thumbnail and a row of the table for each number, which says what differs from `AGING`."""
+    for number in people:
+        save(root / f"thumbnails128x128/{number // 1000 * 1000:05d}/{number:05d}.png", number, size)
+    aging_table(root, [{**AGING, "image_number": number, **row} for number, row in people.items()])
+    return root
+
+
+def aging_table(root: Path, rows: Iterable[Mapping[str, object]], newline: str = "\n") -> None:
+    """FFHQ-Aging's table; the columns are those of the first row, in its order."""
+    rows = list(rows)
+    lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
+    _write(root / "ffhq_aging_labels.csv", lines, newline)
 
 
 def folder(root: Path, count: int, size: tuple[int, int] = (24, 24)) -> Path:

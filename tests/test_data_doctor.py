@@ -101,6 +101,9 @@ def test_pictures_too_small_for_the_resolution_are_mis_sized(tmp_path, data):
         (["data=celeba64", "data.crop={a"], "data.crop must be one of d2c"),
         (["data=celeba64", "data.crop=2001-99-99"], "data.crop must be one of d2c"),
         (["data=celeba64", "data.root="], "data.root is not given"),
+        (["data=celeba64", "data.prune=false"], "data.prune is no option of data=celeba64; leave it out"),
+        (["data=mnist", "data.prune=false"], "data.prune is no option of data=mnist; leave it out"),
+        (["data=ffhq_aging", "data.prune=fasle"], "data.prune must be true or false; got fasle; type data.prune=false"),
         (["data=celeba64", "data.root=~nobody-of-this-name/x"], "there is no such user"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from facegen.data.faces import FFHQ, Cartoon, CelebA, Ethnicity, FaceData, Folder, UTKFace
+from facegen.data.faces import FFHQ, Cartoon, CelebA, Ethnicity, FaceData, FFHQAging, Folder, UTKFace
 from facegen.errors import UserError
 
 
@@ -92,13 +92,16 @@ def test_every_data_set_has_its_module(tmp_path):
         layouts.save(tmp_path / "ffhq" / f"{59_997 + number}.png", number, (16, 16))
         layouts.save(tmp_path / "utkface" / f"{number}_1_3_0.jpg.chip.jpg", number, (16, 16))
     ffhq = FFHQ(root=str(tmp_path / "ffhq"), resolution=16, **common)
+    people = {number: {"glasses": "Dark"} if number == 3 else {} for number in (0, 1, 2, 3, 60_000)}
+    aging = FFHQAging(root=str(layouts.ffhq_aging(tmp_path / "aging", people)), resolution=16, **common)
     utkface = UTKFace(root=str(tmp_path / "utkface"), resolution=16, **common)
     sizes = {}
-    for data in (celeba, ffhq, utkface):
+    for data in (celeba, ffhq, aging, utkface):
         (batch,) = first(data, 1)
         assert batch.get("condition", torch.empty(2, 0)).shape == (2, len(data.condition_names))
         sizes[type(data).__name__] = (data.num_train, data.num_val, len(data.condition_names))
-    assert sizes == {"CelebA": (8, 1, 40), "FFHQ": (3, 3, 0), "UTKFace": (6 - utkface.num_val, utkface.num_val, 16)}
+    assert sizes.pop("UTKFace") == (6 - utkface.num_val, utkface.num_val, 16)
+    assert sizes == {"CelebA": (8, 1, 40), "FFHQ": (3, 3, 0), "FFHQAging": (3, 1, 12)}
 
 
 def test_training_counts_what_it_consumed_and_validation_does_not():
@@ -186,7 +189,7 @@ def test_a_batch_that_the_devices_cannot_share_is_a_user_error():
 FILES = {"root": None, "resolution": 8, "channels": 3, "batch_size": 4, "seed": 0}
 
 
-@pytest.mark.parametrize("module", [CelebA, Ethnicity, FFHQ, Folder, UTKFace])
+@pytest.mark.parametrize("module", [CelebA, Ethnicity, FFHQ, FFHQAging, Folder, UTKFace])
 def test_a_module_takes_the_crops_of_its_reader_and_no_others(module):
     for crop in module.reader.crops:
         assert module(**FILES, crop=crop).picture.crop == crop

@@ -250,11 +250,12 @@ def test_ffhq_reads_the_smallest_size_that_is_large_enough(tmp_path, resolution,
 
 
 def test_ffhq_names_that_are_no_numbers_or_come_twice_are_told(tmp_path):
-    for name in ("0.png", "00000.png", "cover.png"):
+    for name in ("0.png", "00000.png", "cover.png", "².png"):
         layouts.save(tmp_path / name, 0, (8, 8))
     records = FFHQReader(Picture(8, 3)).scan(tmp_path)
     assert records.paths == ["0.png"]
-    assert kinds(records) == [("mislabelled", "00000.png", None, "stop"), ("mislabelled", "cover.png", None, "left out")]
+    left_out = [("mislabelled", name, None, "left out") for name in ("cover.png", "².png")]
+    assert kinds(records) == [("mislabelled", "00000.png", None, "stop"), *left_out]
 
 
 def test_utkface_labels_are_those_of_the_name(tmp_path):
@@ -313,7 +314,7 @@ def test_the_fraction_of_a_name_does_not_depend_on_the_other_names():
 
 def test_readers_import_neither_torch_nor_lightning():
     package = Path(facegen.__file__).parent / "data"
-    modules = {path.stem for path in package.glob("[a-z]*.py")} - {"faces", "module", "loading"}
+    modules = {path.stem for path in package.glob("[a-z]*.py")} - {"faces", "module", "loading", "latents"}
     code = f"import sys; import {', '.join('facegen.data.' + m for m in modules)}; print(sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "'facegen.data.doctor'" in loaded

@@ -234,6 +234,8 @@ def test_nothing_is_told_where_every_class_is_shown_or_the_data_is_not_balanced(
         (["data=utkface64", "data.root=.", "data.attributes=[Males]"], "did you mean 'Male'?"),
         (["data=folder", "data.root=.", "data.attributes=[Male]"], "data.attributes=[Male] needs labels, data=folder has none"),
         (["data=ffhq64", "data.root=.", "data.balance=age"], "data.balance=age needs labels, data=ffhq has none"),
+        (["data=ffhq_aging", "data.root=.", "data.attributes=[ages]"], "did you mean 'age'?"),
+        (["data=ffhq_aging", "data.root=."], "data.root=. has no ffhq_aging_labels.csv"),
         (["data=digits", "data.resolution=16", "data.attributes=[3,ten]"], "the data has no label ten"),
         (["data=mnist", "data.resolution=24", "data.root=."], "data.resolution must be at least 28"),
         (["data=mnist", "data.root=/nowhere"], "data.root=/nowhere is no folder"),

@@ -208,7 +208,7 @@ def test_a_multirun_may_be_asked_for_anywhere_on_the_line(tmp_path: Path) -> Non
     assert line == "seed must be greater than or equal to 0; got -1"
 
 
-@pytest.mark.parametrize("data", ["celeba64", "ffhq128", "utkface64", "folder"])
+@pytest.mark.parametrize("data", ["celeba64", "ffhq128", "ffhq_aging", "utkface64", "folder"])
 @pytest.mark.parametrize("given", [(), ("data.root=nowhere",)])
 def test_missing_data_is_told_before_anything_is_built(data: str, given: tuple[str, ...], tmp_path: Path) -> None:
     lines = errors("train.py", f"data={data}", f"run_dir={tmp_path / 'run'}", *given)

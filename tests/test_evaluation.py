@@ -163,7 +163,11 @@ WRONG = [
     (("ckpt=RUN", "fake=A", "metrics=[fd_probe]"), r"one of them is measured; leave the other out"),
     (("fake=A", "metrics=[fd_probe]"), r"fd_probe compares fake=.* with real images; type real=FOLDER"),
     (("ckpt=RUN", "real=A", "data=cartoon", "metrics=[fd_probe]"), r"one of them is measured against"),
-    (("ckpt=RUN", "metrics=[psnr]"), r"psnr compares images one by one, by their names; type fake=FOLDER real=FOLDER"),
+    (
+        ("ckpt=RUN", "metrics=[psnr]"),
+        r"psnr compares images one by one, .*step-00000010.ckpt is a checkpoint of model=ddpm, which draws its own;",
+    ),
+    (("fake=A", "data=cartoon", "metrics=[psnr]"), r"psnr compares images one by one, by their names; type fake=FOLDER real=FOLDER"),
     (("ckpt=RUN", "metrics=[kid_probe]", "kid_subset_size=1000"), r"kid_probe needs at least 1,000 generated images; got 300"),
     (
         ("ckpt=RUN", "metrics=[kid_probe]", "n=2000", "kid_subset_size=1000"),
@@ -183,7 +187,7 @@ WRONG = [
     (("ckpt=PROBE", "metrics=[fd_probe]"), r"is a checkpoint of model=probe, which draws nothing"),
     (("ckpt=RUN", "metrics=[fd_probe]", "real_n=0"), r"real_n must be greater than 0; got 0"),
     (("ckpt=RUN", "metrics=[neighbours_probe]", "real_n=5"), r"neighbours looks among all training images; got real_n=5"),
-    (("ckpt=RUN", "metrics=[fd_probe]", "split=val"), r"split must be one of train, held_out, all; got 'val'"),
+    (("ckpt=RUN", "metrics=[fd_probe]", "split=val"), r"split must be one of train, held_out, all, null; got 'val'"),
     (("ckpt=RUN", "metrics=[fd_probe]", "sampler.steps=0"), r"sampler.steps must be greater than 0; got 0"),
     (("ckpt=RUN", "metrics=[fd_probe]", "data.rot=x"), r"data.rot is not an option of Cartoon"),
     (

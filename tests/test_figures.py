@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,47 @@ def test_the_curve_of_a_classifier_shows_its_right_answers(tmp_path: Path, monke
     assert held_out.lines[0].get_ydata().tolist() == [0.9, 0.7]
     assert [text.get_text() for text in answers.get_legend().get_texts()] == ["age: 0.60", "attributes, balanced: 0.80"]
     assert answers.get_ylim() == (0, 1)
+
+
+AUTOENCODER = """step,train/loss,train/adversarial,train/discriminator,val/loss,val/psnr,val/ssim,val/lpips,monitor/rfd_probe
+9,0.9,,,,,,,
+19,0.5,-0.1,1.0,0.6,20.5,0.7,0.3,9
+29,0.5,-0.2,0.9,0.5,22.25,0.8,0.25,7
+"""
+
+
+def configured(run_dir: Path, accumulate: int = 1, **model: object) -> Path:
+    config = {"model": {"discriminator": {}, "disc_start": 30, **model}, "trainer": {"accumulate": accumulate}}
+    (run_dir / "config.yaml").write_text(json.dumps(config))  # which is YAML too
+    return run_dir
+
+
+def test_the_curve_of_an_autoencoder_marks_in_every_panel_where_the_discriminator_comes_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panels = drawn_axes(monkeypatch, configured(run_with(tmp_path, AUTOENCODER), accumulate=2))
+    titles = ["training", "against each other", "held-out images", "reconstructions of held-out images", "reconstructions"]
+    assert [axes.get_title() for axes in panels] == titles
+    for axes in panels:
+        assert [line.get_xdata() for line in axes.lines if line.get_linestyle() == "--"] == [[15, 15]]
+        assert [text.get_text() for text in axes.texts] == ["discriminator"]
+    legend = panels[3].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["PSNR: 22.2 dB", "SSIM: 0.800", "LPIPS (lower is nearer): 0.250"]
+    assert panels[3].lines[0].get_ydata().tolist() == [20.5, 22.25]
+    assert [line.get_ydata().tolist() for line in panels[1].lines[0:4:2]] == [[1.0, 0.9], [-0.1, -0.2]]
+
+
+@pytest.mark.parametrize(
+    "model", [{"disc_start": 30}, {"disc_start": 5, "discriminator": None}, {"disc_start": 5, "disc_weight": 0}, {"disc_start": None}, None]
+)
+def test_a_discriminator_that_has_not_come_in_is_not_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: dict[str, object] | None
+) -> None:
+    run_dir = run_with(tmp_path, AUTOENCODER)
+    panels = drawn_axes(monkeypatch, run_dir if model is None else configured(run_dir, **model))
+    assert len(panels) == 5
+    assert not [line for axes in panels for line in axes.lines if line.get_linestyle() == "--"]
+    assert not [text for axes in panels for text in axes.texts]
 
 
 @pytest.mark.parametrize(("last", "scale"), [(0.8, "linear"), (0.001, "log"), (-5.0, "linear")])

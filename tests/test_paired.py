@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from facegen.errors import UserError
-from facegen.metrics.paired import psnr, ssim
+from facegen.metrics.paired import likeness, psnr, ssim
 
 
 def images(count: int, seed: int = 0, size: int = 24) -> np.ndarray:
@@ -43,6 +43,27 @@ def test_ssim_of_a_negative_is_below_zero_and_falls_with_noise() -> None:
     a = flat + images(1) // 4
     assert ssim(images(1), 255 - images(1))[0] < 0
     assert ssim(a, flat + images(1, 1) // 4)[0] < ssim(a, a + images(1, 2) // 40)[0] < 1
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 24, 31), (3, 1, 11, 12), (2, 3, 64, 64)])
+def test_ssim_is_that_of_torchmetrics(shape: tuple[int, ...]) -> None:
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    random = torch.Generator().manual_seed(0)
+    a = torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)
+    b = (a.int() + torch.randint(-30, 31, shape, generator=random)).clamp(0, 255).byte()
+    theirs = structural_similarity_index_measure(a.double(), b.double(), data_range=255.0, reduction="none")
+    assert isinstance(theirs, torch.Tensor)
+    np.testing.assert_allclose(ssim(a, b), theirs.reshape(-1).numpy(), rtol=1e-12)
+
+
+def test_a_mean_can_be_taken_of_what_is_said_of_equal_images() -> None:
+    a, b = images(2), images(2)
+    b[1] += 10
+    found = likeness(a, b)
+    np.testing.assert_allclose(found["psnr"], [100, psnr(a, b)[1]])
+    np.testing.assert_allclose(found["ssim"], ssim(a, b))
+    assert [*likeness(images(1, size=10), images(1, size=10))] == ["psnr"]
 
 
 @pytest.mark.parametrize("measure", [psnr, ssim])

@@ -169,6 +169,14 @@ def test_latents_have_the_deviation_that_the_model_is_written_for(prediction: st
     assert config["model"]["codec"]["std"] == std
 
 
+@pytest.mark.parametrize("how", [("scheduler=flow",), ("scheduler=cosine", "model.prediction=v", "model.weighting=min_snr")])
+def test_flow_matching_and_min_snr_work_in_latents_as_in_pixels(how: tuple[str, ...], tmp_path: Path, never_stopped: Path) -> None:
+    assert run(tmp_path / "run", *how, f"model.autoencoder={never_stopped}", "trainer.max_steps=3") == 0
+    one = load(str(tmp_path / "run"))
+    (_, drawn) = next(generate(one.denoiser, one.codec, build({**one.config["sampler"]}), [0]))
+    assert drawn.float().std() > 0
+
+
 def test_the_size_of_the_network_follows_from_the_autoencoder(tmp_path: Path) -> None:
     network = resolve(two_stages(tmp_path, "stage1.model.network.widths=[8,8,8]", "stage1.model.network.latent_channels=5"))["model"][
         "network"

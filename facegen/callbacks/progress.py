@@ -42,6 +42,7 @@ class ProgressLine(Callback):
         if trainer.global_step % trainer.log_every_n_steps == 0:
             since, images = self._lap
             self.log("train/images_per_second", (self.ema.images - images) / max(now - since, 1e-9), batch_size=1)
+            self.log("train/seconds", self.budget.elapsed, batch_size=1)
             self._lap = (now, self.ema.images)
         self._progress = pl_module.progress if self._progress is None else self._progress
         if not trainer.is_global_zero or now - self._said < (0.5 if self.bar else LINE_EVERY):

@@ -3,7 +3,7 @@
     CACHE/celeba-0123456789abcdef/  images.npy (N, C, H, W)   records.npz (labels, split, check sums)   bad.csv
     CACHE/celeba-0123456789abcdef.lock
 
-The folder is named by what went into it (files, sizes, times, crop, filter), so a changed data set is another cache.
+The folder is named by what went into it (files, sizes, times, crop, filter, options), so a changed data set is another cache.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def cache_home(cache_dir: str | None) -> Path:
 
 
 def _key(reader: Reader, files: list[File], limit: int | None) -> str:
-    digest = hashlib.blake2b(repr((FORMAT, reader.name, reader.version, reader.picture, FILTER, limit)).encode(), digest_size=8)
+    switches = [(name, getattr(reader, name)) for name in reader.switches]  # nothing, where there are none: a cache keeps its name
+    told = (FORMAT, reader.name, reader.version, reader.picture, FILTER, limit, *switches)
+    digest = hashlib.blake2b(repr(told).encode(), digest_size=8)
     digest.update("\n".join(f"{path}|{size}|{mtime}" for path, size, mtime in files).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 

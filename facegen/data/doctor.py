@@ -2,7 +2,8 @@
 
     python -m facegen.data.doctor data=celeba64 data.root=FOLDER [data.crop=...] [data.resolution=...] [report=problems.csv]
 
-Exit code 0: nothing; 1: there are problems; 2: the command itself cannot be carried out.
+Exit code 0: nothing; 1: there are problems; 2: the command itself cannot be carried out. What data=ffhq_aging leaves out on purpose
+(data.prune) is listed too, as pruned, and is no problem.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from facegen.errors import UserError, nearest
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
 _PICTURE = ("resolution", "channels", "crop")
+_SWITCHES = sorted({name for reader in READERS.values() for name in reader.switches})
 _EXAMPLES = 3
 NO_FILES = {"Cartoon": "drawn", "Digits": "part of scikit-learn"}
 _OF_TRAINING = [  # options of train.py that change nothing here, so that its command may be typed with them
@@ -103,11 +105,11 @@ def main(arguments: list[str]) -> int:
         print(*error.lines, sep="\n", file=sys.stderr)
         return 2
     _show(report)
-    return 1 if report.problems else 0
+    return 1 if any(problem.kind != "pruned" for problem in report.problems) else 0
 
 
 def _options(arguments: list[str]) -> dict[str, str]:
-    allowed = ("data", "data.root", *(f"data.{key}" for key in _PICTURE), "report")
+    allowed = ("data", "data.root", *(f"data.{key}" for key in (*_PICTURE, *_SWITCHES)), "report")
     arguments = [argument for argument in arguments if argument.partition("=")[0] not in _OF_TRAINING]
     options = {}
     for argument in arguments:
@@ -128,11 +130,23 @@ def _examination(options: dict[str, str]) -> Examination:
         raise UserError(f"data must be one of {', '.join(names)}; got {name}{reason}; type data={names[0]}")
     given = {key: options[f"data.{key}"] for key in _PICTURE if f"data.{key}" in options}
     picture = {key: nodes[name][key] for key in _PICTURE if key in nodes[name]} | given
-    checked = _checked(picture)
-    if targets[name] == "MNIST":
+    checked, reader = _checked(picture), READERS.get(targets[name])
+    switches = _switched(options, name, () if reader is None else reader.switches)
+    if reader is None:  # MNIST, the only other data with files
         check_side(checked["resolution"], mnist.SIDE)
         return examine_mnist
-    return partial(examine, READERS[targets[name]](Picture(**checked)))
+    return partial(examine, reader(Picture(**checked), **switches))
+
+
+def _switched(options: dict[str, str], name: str, known: tuple[str, ...]) -> dict[str, bool]:
+    """The switches that are typed, of those `known` to the reader of data=`name`."""
+    typed = {key: options[f"data.{key}"] for key in _SWITCHES if f"data.{key}" in options}
+    for key, value in typed.items():
+        if key not in known:
+            raise UserError(f"data.{key} is no option of data={name}; leave it out")
+        if value.lower() not in ("true", "false"):
+            raise UserError(f"data.{key} must be true or false; got {value}; type data.{key}=false")
+    return {key: value.lower() == "true" for key, value in typed.items()}
 
 
 def _checked(picture: dict[str, Any]) -> dict[str, Any]:

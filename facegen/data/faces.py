@@ -9,12 +9,13 @@ Of the columns in one of `condition_groups` an image has one at most, the other 
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from facegen.data.cache import open_split
 from facegen.data.decode import Picture
 from facegen.data.digits import open_digits
 from facegen.data.drawn import open_drawn
+from facegen.data.ffhq_aging import FFHQAgingReader
 from facegen.data.mnist import open_mnist
 from facegen.data.module import FaceData
 from facegen.data.readers import READERS
@@ -61,10 +62,13 @@ class FaceFiles(FaceData):
         attributes: list[str | int] | None = None,
         balance: bool | int | str = False,
     ) -> None:
-        reader = self.reader(Picture(resolution, channels, crop))
+        reader = self._reader(Picture(resolution, channels, crop))
         opened = partial(open_split, reader, val_fraction, root, cache_dir, on_bad, limit)
         super().__init__(reader.picture, opened, batch_size, num_workers, seed, flip, attributes, balance)
         self.unlabelled = reader.unlabelled(root)
+
+    def _reader(self, picture: Picture) -> Reader:
+        return self.reader(picture)
 
 
 class CelebA(FaceFiles):
@@ -83,6 +87,23 @@ class FFHQ(FaceFiles):
     """FFHQ; the official last 10,000 are held out."""
 
     reader = READERS["FFHQ"]
+
+
+class FFHQAging(FaceFiles):
+    """FFHQ with the gender, glasses and ten age groups of FFHQ-Aging's table; options as of `FaceFiles`.
+
+    Args:
+        prune: leave out doubtful labels, turned heads, hidden eyes and dark glasses, as the authors of the table do.
+    """
+
+    reader = FFHQAgingReader
+
+    def __init__(self, *, prune: bool = True, **others: Any) -> None:
+        self.prune = prune
+        super().__init__(**others)
+
+    def _reader(self, picture: Picture) -> Reader:
+        return FFHQAgingReader(picture, self.prune)
 
 
 class UTKFace(FaceFiles):

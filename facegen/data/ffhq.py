@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -31,17 +32,26 @@ class FFHQReader(Reader):
 
     def records(self, root: Path, files: list[File]) -> Records:
         """The numbered images in the order of their numbers."""
-        numbered: dict[int, str] = {}
-        problems: list[Problem] = []
-        for file in files:
-            stem = file.name.rpartition(".")[0]
-            if not stem.isdigit():
-                problems.append(Problem("mislabelled", file.path, None, "the name is no number", "left out"))
-            elif int(stem) in numbered:
-                what = f"has the number of {numbered[int(stem)]}"
-                problems.append(Problem("mislabelled", file.path, None, what))
-            else:
-                numbered[int(stem)] = file.path
-        numbers = sorted(numbered)
-        split = (np.array(numbers) >= _FIRST_HELD_OUT).astype(np.uint8)
-        return Records([numbered[n] for n in numbers], official(split), None, problems)
+        numbered, problems = by_number(files)
+        return Records([*numbered.values()], official_split(numbered), None, problems)
+
+
+def by_number(images: Iterable[File]) -> tuple[dict[int, str], list[Problem]]:
+    """The path of each image by its number, in the order of the numbers, and what is wrong with the other names."""
+    numbered: dict[int, str] = {}
+    problems: list[Problem] = []
+    for file in images:
+        stem = file.name.rpartition(".")[0]
+        if not stem.isdecimal():
+            problems.append(Problem("mislabelled", file.path, None, "the name is no number", "left out"))
+        elif int(stem) in numbered:
+            what = f"has the number of {numbered[int(stem)]}"
+            problems.append(Problem("mislabelled", file.path, None, what))
+        else:
+            numbered[int(stem)] = file.path
+    return dict(sorted(numbered.items())), problems
+
+
+def official_split(numbers: Iterable[int]) -> np.ndarray | None:
+    """The official split (N,) uint8 of the images of these numbers, None where they are of one side only."""
+    return official(np.array([number >= _FIRST_HELD_OUT for number in numbers], dtype=np.uint8))

@@ -35,10 +35,10 @@ class Problem(NamedTuple):
     """One thing wrong with a data set, at a file or a row of one.
 
     `effect` says what becomes of the image: `none`; `left out` of training; `stop`: an error, or left out with
-    `data.on_bad=skip`.
+    `data.on_bad=skip`. One that is `pruned` has nothing wrong with it: it is left out because an option asks for that.
     """
 
-    kind: Literal["missing", "corrupt", "duplicated", "mis-sized", "mislabelled"]
+    kind: Literal["missing", "corrupt", "duplicated", "mis-sized", "mislabelled", "pruned"]
     file: str
     row: int | None
     what: str
@@ -70,6 +70,8 @@ class Reader:
 
     `version` is raised whenever the same files would be read differently. `condition_groups` names the columns that exclude each other:
     an image is in one of each group, or in none where that is not known. `label_file` is what holds the labels, beside the images.
+    `switches` names the options of its data module, each true or false, by which the same files are read otherwise: arguments and
+    attributes of the reader.
     """
 
     name: ClassVar[str]
@@ -79,6 +81,7 @@ class Reader:
     condition_names: ClassVar[tuple[str, ...]] = ()
     condition_groups: ClassVar[dict[str, tuple[str, ...]]] = {}
     label_file: ClassVar[str] = ""
+    switches: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, picture: Picture) -> None:
         if picture.crop not in self.crops:

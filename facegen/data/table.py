@@ -45,7 +45,7 @@ def read_table(root: Path, file: str, columns: tuple[str, ...], *spellings: Mapp
     usual = max(Counter(len(fields) for _, fields in rows).items(), key=lambda item: item[1], default=(0, 0))[0]
     for row, fields in headers:
         header = _without_images(fields, columns, usual)
-        width, order = len(header), _order(header, columns, f"{path}:{row}")
+        width, order = len(header), column_order(header, columns, f"{path}:{row}")
     if not rows:
         raise UserError(f"data.root: the table {path} is empty, no row of it names an image; put the whole table there, or remove it")
     values = max(spellings, key=lambda spelling: sum(fields.count(entry) for _, fields in rows for entry in spelling))
@@ -84,7 +84,8 @@ def _without_images(header: list[str], columns: tuple[str, ...], usual: int) -> 
     return [name for i, name in enumerate(header) if i != of_images]
 
 
-def _order(header: list[str], columns: tuple[str, ...], where: str) -> list[int]:
+def column_order(header: list[str], columns: tuple[str, ...], where: str) -> list[int]:
+    """The place of each of `columns` in the header that stands at `where`; raises UserError where it lacks one or has one twice."""
     lacking = next((name for name in columns if name not in header), None)
     if lacking:
         near = nearest(lacking, [name for name in header if name not in columns])

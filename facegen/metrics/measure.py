@@ -22,7 +22,6 @@ from facegen.types import NonNegativeInt, PositiveInt
 
 BOOTSTRAP_SEED, KID_SEED = 0, 2020  # the second is torch-fidelity's own
 FEWEST_EXTRAPOLATED = 4
-PSNR_OF_EQUALS = 100.0  # dB, in place of infinity
 
 
 @dataclass(frozen=True)
@@ -201,7 +200,7 @@ KINDS: dict[str, Callable[[Measurement, str], Told]] = {
     "coverage": _naeem(1),
     "neighbours": _neighbours,
     "lpips_diversity": _lpips_diversity,
-    "psnr": _of_pairs(lambda sets, a, b: paired.psnr(a, b).clip(max=PSNR_OF_EQUALS), "mean over pairs, dB, at most 100"),
+    "psnr": _of_pairs(lambda sets, a, b: paired.psnr(a, b).clip(max=paired.PSNR_OF_EQUALS), "mean over pairs, dB, at most 100"),
     "ssim": _of_pairs(lambda sets, a, b: paired.ssim(a, b), "mean over pairs, Wang et al. 2004"),
     "lpips": _of_pairs(lambda sets, a, b: sets._lpips.distance(a, b), "mean over pairs, Zhang et al. 2018"),
 }

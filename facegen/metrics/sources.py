@@ -1,22 +1,30 @@
-"""Where the images of an evaluation come from: a folder, a split of a data set, or a model that draws them."""
+"""Where the images of an evaluation come from: a folder, a split of a data set, a model that draws them or one that gives them back."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from facegen.data.decode import DECODING, BadImage, Picture, decode
 from facegen.data.records import is_image, list_files
+from facegen.durable import sha256
 from facegen.errors import UserError
+from facegen.generate import CPU_AREA, DEVICE_AREA, in_groups
+from facegen.images import to_float, to_uint8
 from facegen.progress import progress
 from facegen.studio import Studio
+
+if TYPE_CHECKING:
+    from facegen.loading import LoadedAutoencoder
 
 BATCH = 64
 ALL = slice(None)
@@ -167,3 +175,43 @@ class Generated:
         """The images of seeds `first + number`."""
         seeds = [self.first + number for number in numbers]
         return (drawn for _, drawn in self.studio.batches(seeds, self.title, kept=kept))
+
+
+class Reconstructed:
+    """What an autoencoder, computing on `device`, makes of the images of another source: one for each, in their order."""
+
+    def __init__(self, loaded: LoadedAutoencoder, of: FolderImages | DataImages, device: str) -> None:
+        self.loaded, self.device = loaded, torch.device(device)
+        self.sha256 = sha256(loaded.path)
+        self.count, self.title = of.count, f"{loaded.path.stem} images"
+        self.channels, self.resolution = loaded.image_shape[0], loaded.image_shape[-1]
+        self._of = copy.copy(of)
+        self._of.title = self.title
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """The autoencoder and the images that it was given."""
+        computed = {"torch": torch.__version__, "device": str(self.device), "threads": torch.get_num_threads()}
+        return {"source": "reconstructed", **self.loaded.provenance, "sha256": self.sha256, **computed, "of": self._of.identity}
+
+    def batches(self, numbers: Sequence[int], kept: int) -> Iterator[np.ndarray]:
+        """What becomes of the images of `numbers`."""
+        model = self.loaded.model.to(self.device)
+        return (reconstructed(model.reconstruct, images, self.device) for images in self._of.batches(numbers, kept))
+
+
+def reconstructed(reconstruct: Callable[[Tensor], Tensor], images: np.ndarray, device: torch.device) -> np.ndarray:
+    """What `reconstruct` makes of `images` (N,C,H,W) uint8, like them; it maps floats in [-1, 1] on `device` to such.
+
+    An image's reconstruction depends on that image alone (`in_groups`). Raises UserError where it is no number.
+    """
+
+    def given_back(part: Tensor) -> Tensor:
+        return reconstruct(to_float(part.to(device))).float().cpu()
+
+    area = CPU_AREA if device.type == "cpu" else DEVICE_AREA
+    with torch.no_grad():
+        found = in_groups(given_back, max(1, area // (images.shape[2] * images.shape[3])), torch.from_numpy(images))
+    if not torch.isfinite(found).all():
+        raise UserError("the autoencoder gives NaN: its weights are spoilt; give an earlier checkpoint")
+    return to_uint8(found).numpy()
