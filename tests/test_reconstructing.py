@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from runs import configure, tiny
-from test_autoencoder import OPTIONS
 from test_two_stages import two_stages
 
 from facegen.errors import UserError
