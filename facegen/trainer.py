@@ -77,8 +77,7 @@ class TrainerOptions:
 
         `by_hand`: the model takes its optimizer steps itself, and Lightning is told only later that it accumulates.
         """
-        if self.threads:
-            torch.set_num_threads(self.threads)
+        torch.set_num_threads(self.threads or torch.get_num_threads())
         keep_freed_memory()
         limits = [self.max_steps, self.max_epochs and round(self.max_epochs * steps_per_epoch)]
         max_steps = min((limit for limit in limits if limit), default=-1 if self.max_time else DEFAULT_STEPS)

@@ -18,10 +18,8 @@ TINY: dict[str, Any] = {"channels": 3, "widths": [8, 16], "latent_channels": 2, 
 class Halves(Autoencoder):
     """An autoencoder that can be worked out by hand: latents are means over 2x2 pixels, times 3 plus 1, with deviation 0.5."""
 
-    channels, latent_channels, factor = 1, 1, 2
-
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(channels=1, widths=[1, 1], latent_channels=1, groups=1)
         self.scale = nn.Parameter(torch.tensor(3.0))
 
     def moments(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from facegen import candidates, codecs
 from facegen.codecs import Latents, Pixels
 from facegen.errors import UserError
 from facegen.experiment import build, sample
-from facegen.images import read_png, read_provenance
+from facegen.images import read_png, read_provenance, save_grid
 from facegen.metrics.protocol import digest
 from facegen.request import Request, request_of
 from facegen.studio import in_tiles
@@ -187,6 +187,14 @@ def test_another_checkpoint_of_the_run_is_drawn_in_tiles_too(tmp_path: Path) -> 
     at = studio(run).at(run.path)
     assert at.loaded.codec.tile == 8
     assert at.facts["tile"] == "8"
+
+
+def test_stages_in_tiles_are_not_the_previews_of_the_run(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", codec=latents())
+    save_grid(torch.zeros(2, 1, 64, 64, dtype=torch.uint8), run.run_dir / "previews" / "step-00000002.png", {"seeds": "0..1"})
+    previews, drawn = (read_provenance(job(run, "stages", n=2, tile=tile).figures[0]) for tile in (None, 8))
+    assert previews["drawn"] == "by the run, as its previews"
+    assert "drawn" not in drawn
 
 
 def test_pixels_have_no_tiles(tmp_path: Path) -> None:

@@ -23,13 +23,58 @@ class Coded(NamedTuple):
 
 class Autoencoder(nn.Module):
     """What both kinds have in common. Images (B,C,H,W) are float in [-1, 1], H and W divisible by `factor`; latents are
-    (B, latent_channels, H / factor, W / factor)."""
+    (B, latent_channels, H / factor, W / factor).
 
-    model: Any
-    channels: int
-    latent_channels: int
-    factor: int
+    Args:
+        channels: of the images.
+        widths: channels of each stage; the feature maps are halved from stage to stage, so that the images shrink by
+            patch * 2 ** (len(widths) - 1).
+        latent_channels: channels of the latents.
+        layers: ResNet blocks of a stage of the encoder; one more in the decoder.
+        groups: groups of the group normalisation; divides every width.
+        attention: whether the middle attends to itself.
+        patch: side of the squares of pixels that are folded into channels before the encoder and unfolded after the decoder: at full
+            resolution a convolution costs most and sees least.
+        gradient_checkpointing: computes the blocks again in the backward pass instead of keeping their activations.
+        channels_last: keeps weights and activations with the channels innermost in memory: in bfloat16 on a CPU 1.2 to 1.6 times faster.
+
+    Raises:
+        UserError: the sizes do not fit together; one line for each problem (`facegen.networks.checks`).
+    """
+
     spread = True  # whether an image has a distribution of latents rather than one latent
+    model: Any
+
+    def __init__(
+        self,
+        *,
+        channels: PositiveInt,
+        widths: list[int],
+        latent_channels: PositiveInt,
+        layers: PositiveInt = 2,
+        groups: PositiveInt = 32,
+        attention: bool = True,
+        patch: PositiveInt = 1,
+        gradient_checkpointing: bool = False,
+        channels_last: bool = False,
+    ) -> None:
+        check_autoencoder(widths=widths, groups=groups)
+        super().__init__()
+        self.channels, self.latent_channels, self.patch = channels, latent_channels, patch
+        self.factor = patch * 2 ** (len(widths) - 1)
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.gradient_checkpointing = gradient_checkpointing
+        self.shape = {
+            "in_channels": channels * patch**2,
+            "out_channels": channels * patch**2,
+            "down_block_types": ("DownEncoderBlock2D",) * len(widths),
+            "up_block_types": ("UpDecoderBlock2D",) * len(widths),
+            "block_out_channels": tuple(widths),
+            "layers_per_block": layers,
+            "latent_channels": latent_channels,
+            "norm_num_groups": groups,
+            "mid_block_add_attention": attention,
+        }
 
     def moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the latents of `images`, float32."""
@@ -44,21 +89,11 @@ class Autoencoder(nn.Module):
         """The weights of the last layer, through which every loss of the images has to pass."""
         return self.model.decoder.conv_out.weight
 
-    def _set_up(
-        self,
-        model: Any,
-        channels: int,
-        widths: list[int],
-        latent_channels: int,
-        patch: int,
-        gradient_checkpointing: bool,
-        channels_last: bool,
-    ) -> None:
-        self.model, self.channels, self.latent_channels, self.patch = model, channels, latent_channels, patch
-        self.factor = patch * 2 ** (len(widths) - 1)
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    def _furnish(self, model: Any) -> None:
+        """Takes diffusers' `model` as its own."""
+        self.model = model
         self.to(memory_format=self.memory_format)
-        if gradient_checkpointing:
+        if self.gradient_checkpointing:
             model._set_gradient_checkpointing(enable=True, gradient_checkpointing_func=partial(checkpoint, use_reentrant=False))
 
     def _folded(self, images: Tensor) -> Tensor:
@@ -69,48 +104,18 @@ class KLAutoencoder(Autoencoder):
     """An autoencoder whose latents are Gaussians, kept near the standard one (Kingma and Welling 2014; Rombach et al. 2022, section 3.1).
 
     Args:
-        channels: of the images.
-        widths: channels of each stage; the feature maps are halved from stage to stage, so that the images shrink by
-            patch * 2 ** (len(widths) - 1).
-        latent_channels: channels of the latents.
-        layers: ResNet blocks of a stage of the encoder; one more in the decoder.
-        groups: groups of the group normalisation; divides every width.
-        attention: whether the middle attends to itself.
-        patch: side of the squares of pixels that are folded into channels before the encoder and unfolded after the decoder: at full
-            resolution a convolution costs most and sees least.
         kl: weight of the Kullback-Leibler divergence to the standard Gaussian, summed over the latents and divided by the number of
             image values, so that 1e-6 is that of Rombach et al.
         quant_conv: 1 x 1 convolutions on both sides of the latents, as Stable Diffusion 1 and 2 have them and 3 has not.
-        gradient_checkpointing: computes the blocks again in the backward pass instead of keeping their activations.
-        channels_last: keeps weights and activations with the channels innermost in memory: in bfloat16 on a CPU 1.2 to 1.6 times faster.
-
-    Raises:
-        UserError: the sizes do not fit together; one line for each problem (`facegen.networks.checks`).
+        shape: the options of `Autoencoder`.
     """
 
-    def __init__(
-        self,
-        *,
-        channels: PositiveInt,
-        widths: list[int],
-        latent_channels: PositiveInt,
-        layers: PositiveInt = 2,
-        groups: PositiveInt = 32,
-        attention: bool = True,
-        patch: PositiveInt = 1,
-        kl: NonNegativeFloat = 1e-6,
-        quant_conv: bool = True,
-        gradient_checkpointing: bool = False,
-        channels_last: bool = False,
-    ) -> None:
-        check_autoencoder(widths=widths, groups=groups)
+    def __init__(self, *, kl: NonNegativeFloat = 1e-6, quant_conv: bool = True, **shape: Any) -> None:
+        super().__init__(**shape)
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # seconds of import
 
-        super().__init__()
-        options = _options(channels * patch**2, widths, latent_channels, layers, groups, attention)
-        model = AutoencoderKL(**options, use_quant_conv=quant_conv, use_post_quant_conv=quant_conv)
-        self._set_up(model, channels, widths, latent_channels, patch, gradient_checkpointing, channels_last)
         self.kl = kl
+        self._furnish(AutoencoderKL(**self.shape, use_quant_conv=quant_conv, use_post_quant_conv=quant_conv))
 
     def _posterior(self, images: Tensor) -> Any:
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
@@ -140,39 +145,20 @@ class VQAutoencoder(Autoencoder):
     Args:
         codebook: how many vectors there are.
         commitment: weight of the pull of the latents towards their vectors, beside 1 of that of the vectors towards the latents.
-        channels, widths, latent_channels, layers, groups, attention, patch, gradient_checkpointing, channels_last: as of `KLAutoencoder`.
-
-    Raises:
-        UserError: the sizes do not fit together; one line for each problem (`facegen.networks.checks`).
+        shape: the options of `Autoencoder`.
     """
 
     spread = False
 
-    def __init__(
-        self,
-        *,
-        channels: PositiveInt,
-        widths: list[int],
-        latent_channels: PositiveInt,
-        codebook: PositiveInt = 8192,
-        layers: PositiveInt = 2,
-        groups: PositiveInt = 32,
-        attention: bool = True,
-        patch: PositiveInt = 1,
-        commitment: NonNegativeFloat = 0.25,
-        gradient_checkpointing: bool = False,
-        channels_last: bool = False,
-    ) -> None:
-        check_autoencoder(widths=widths, groups=groups)
+    def __init__(self, *, codebook: PositiveInt = 8192, commitment: NonNegativeFloat = 0.25, **shape: Any) -> None:
+        super().__init__(**shape)
         from diffusers.models.autoencoders.vae import VectorQuantizer
         from diffusers.models.autoencoders.vq_model import VQModel
 
-        super().__init__()
-        options = _options(channels * patch**2, widths, latent_channels, layers, groups, attention)
-        model = VQModel(**options, num_vq_embeddings=codebook)
+        model = VQModel(**self.shape, num_vq_embeddings=codebook)
         # diffusers' own weighs the other of the two pulls with beta, as an early release of Esser et al. did by mistake
-        model.quantize = VectorQuantizer(codebook, latent_channels, beta=commitment, legacy=False)
-        self._set_up(model, channels, widths, latent_channels, patch, gradient_checkpointing, channels_last)
+        model.quantize = VectorQuantizer(codebook, self.latent_channels, beta=commitment, legacy=False)
+        self._furnish(model)
 
     def _latents(self, images: Tensor) -> Tensor:
         return self.model.encode(self._folded(images)).latents.float()
@@ -196,17 +182,3 @@ class VQAutoencoder(Autoencoder):
         """The reconstruction from the nearest vectors of the codebook, and the penalty."""
         rounded, penalty = self._quantized(self._latents(images))
         return Coded(self._decoded(rounded), penalty.expand(len(images)))
-
-
-def _options(channels: int, widths: list[int], latent_channels: int, layers: int, groups: int, attention: bool) -> dict[str, Any]:
-    return {
-        "in_channels": channels,
-        "out_channels": channels,
-        "down_block_types": ("DownEncoderBlock2D",) * len(widths),
-        "up_block_types": ("UpDecoderBlock2D",) * len(widths),
-        "block_out_channels": tuple(widths),
-        "layers_per_block": layers,
-        "latent_channels": latent_channels,
-        "norm_num_groups": groups,
-        "mid_block_add_attention": attention,
-    }
