@@ -135,11 +135,14 @@ def train(cfg: DictConfig) -> TrainResult:
         from facegen.training import FIRST_STAGE, fit
 
         first = stages.first(config)
-        if first is None or steps(run.path):  # a run that has begun its second stage carries what the first has made
+        if first is None:
             return fit(config, run, build)
-        with _opened(first) as before:
-            result = fit(first, before, build, stage=FIRST_STAGE)
-        return result if result.exit_code else fit(config, run, build, stage="stage 2 of 2")
+        if not steps(run.path):  # a run that has begun its second stage carries what the first has made
+            with _opened(first) as before:
+                result = fit(first, before, build, stage=FIRST_STAGE)
+            if result.exit_code:
+                return result
+        return fit(config, run, build, stage="stage 2 of 2")
 
 
 @contextmanager

@@ -129,8 +129,7 @@ def latents(tile: int | None = None) -> Latents:
 def test_a_codec_in_tiles_is_the_same_codec() -> None:
     x = torch.randn(2, 1, 32, 32)
     torch.testing.assert_close(latents(8).decode(x), latents().decode(x))
-    assert latents(8).fingerprint() == latents().fingerprint()
-    assert latents(8).state().keys() == latents().state().keys()
+    assert (latents(8).fingerprint(), latents(8).state().keys()) == (latents().fingerprint(), latents().state().keys())
 
 
 @pytest.fixture
@@ -151,8 +150,7 @@ def test_pictures_are_drawn_in_tiles_and_say_so(tmp_path: Path, seen: list[tuple
     whole = job(run, "sheet", n=3)
     assert seen == []
     tiled = job(run, "sheet", n=3, tile=8)
-    assert {tile for tile, _ in seen} == {8}
-    assert whole.out != tiled.out
+    assert ({tile for tile, _ in seen}, whole.out == tiled.out) == ({8}, False)
     for name in ("000000.png", "000002.png", "sheet.png"):
         assert "tile" not in read_provenance(whole.out / name)
         assert read_provenance(tiled.out / name)["tile"] == "8"
@@ -185,8 +183,7 @@ def test_another_checkpoint_of_the_run_is_drawn_in_tiles_too(tmp_path: Path) -> 
     run.reload = lambda path: other
     in_tiles(run, 8)
     at = studio(run).at(run.path)
-    assert at.loaded.codec.tile == 8
-    assert at.facts["tile"] == "8"
+    assert (at.loaded.codec.tile, at.facts["tile"]) == (8, "8")
 
 
 def test_stages_in_tiles_are_not_the_previews_of_the_run(tmp_path: Path) -> None:
@@ -243,7 +240,7 @@ def test_an_evaluation_of_pixels_or_of_a_folder_has_no_tiles(loaded: Run) -> Non
 
 
 def test_a_tile_too_small_is_refused_before_anything_is_read() -> None:
-    for ask in (lambda *words: asked(*words), lambda *words: sample(configure("sample", *words))):
+    for ask in (asked, lambda *words: sample(configure("sample", *words))):
         with pytest.raises(UserError, match=r"tile must be greater than or equal to 8; got 7"):
             ask("ckpt=nowhere", "tile=7")
 
