@@ -16,8 +16,9 @@ def decode_tiled(decode: Callable[[Tensor], Tensor], z: Tensor, tile: int, facto
     """The images (B,C,h*factor,w*factor) that `decode` makes of the latents `z` (B,d,h,w), `tile` x `tile` latent pixels at a time.
 
     `decode` maps latents of any height and width to images `factor` times as large. Neighbouring tiles share a quarter of their side or
-    more, over which one fades into the other, so that a decoder that sees beyond the edge of a tile leaves no seam. Latents no larger than
-    a tile are decoded whole.
+    more, over which one fades into the other, so that a decoder that sees beyond the edge of a tile leaves no seam. One that attends to all
+    of its latents, or normalises over them, draws a tile a little otherwise than the whole, the less the larger the tile. Latents no larger
+    than a tile are decoded whole.
     """
     height, width = z.shape[2:]
     if max(height, width) <= tile:
