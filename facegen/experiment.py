@@ -187,8 +187,7 @@ def sample(cfg: DictConfig) -> SampleResult:
     problems += [line for key, kind in wanted.items() for line in schema.check_value(config, key, kind, key)]
     if "_target_" in (config.get("sampler") or {}):
         problems += schema.check(config["sampler"], "sampler")
-    if config.get("data") and config["figure"] != "reconstruct":
-        problems.append("data is of figure=reconstruct, which shows images of it; leave data out")
+    problems += _of_other_figures(config)
     if problems:
         raise UserError(*problems)
     from facegen.checkpoint import latest
@@ -210,6 +209,19 @@ def sample(cfg: DictConfig) -> SampleResult:
 
     direction = direct(loaded, request, load)
     return sample_job(loaded, sampler, direction, **{key: config[key] for key in options})
+
+
+def _of_other_figures(config: dict[str, Any]) -> Iterator[str]:
+    """The problems of options that figure=reconstruct, which draws nothing, has no use for, or all others."""
+    if config["figure"] != "reconstruct":
+        if config.get("data"):
+            yield "data is of figure=reconstruct, which shows images of it; leave data out"
+        return
+    taken = {"n", "out", "device", "figure", "batch_size"}
+    for target in ("facegen.sampling.sample_job", ASKED):
+        for name, (_, default) in schema.signature(target).items():
+            if name not in taken and config.get(name) and config[name] != default:
+                yield f"{name} is of images that are drawn, figure=reconstruct draws none; leave {name} out"
 
 
 def _reconstruct(config: dict[str, Any]) -> SampleResult:

@@ -62,3 +62,9 @@ def test_data_is_of_this_figure_alone(home: Path) -> None:
 def test_images_of_another_size_are_refused(home: Path) -> None:
     with pytest.raises(UserError, match=r"reconstructs images of \(3, 16, 16\), the ones given are \(3, 32, 32\)"):
         drawn(home / "run", "data.resolution=32")
+
+
+@pytest.mark.parametrize("option", ["tile=8", "seed=3", "guidance=2", "sampler=ddim", "condition=Teal", "group=age"])
+def test_options_of_drawing_are_told_to_have_no_use(home: Path, option: str) -> None:
+    with pytest.raises(UserError, match=rf"{option.partition('=')[0]} is of images that are drawn, figure=reconstruct draws none"):
+        drawn(home / "run", option)
