@@ -159,6 +159,10 @@ class Latents:
         for name in ("mean", "deviation"):
             if tuple(state[name].shape) != self.shape[:1]:
                 raise RuntimeError(f"{name} of the latents has the shape {tuple(state[name].shape)}")
+            if not state[name].is_floating_point() or not torch.isfinite(state[name]).all():
+                raise RuntimeError(f"{name} of the latents is {state[name].tolist()}")
+        if not (state["deviation"] > 0).all():
+            raise RuntimeError(f"deviation of the latents is {state['deviation'].tolist()}")
         self.standardize(state["mean"], state["deviation"])
 
     def fingerprint(self) -> str:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 GROUPS = ("model", "data", "scheduler", "sampler", "optimizer", "trainer", "logger", "ema", "preview", "monitor", "checkpoint")
 ASKED = "facegen.asked.Asked"
 # What may differ when a run continues: it changes how far or where, not what is computed.
-FREE = (
+_FREE = (
     "run_dir",
     "logger",
     "preview",
@@ -45,6 +45,7 @@ FREE = (
     *(f"trainer.{key}" for key in ("max_steps", "max_epochs", "max_time", "devices", "nodes", "strategy", "accelerator")),
     *(f"trainer.{key}" for key in ("log_every", "validate_every", "validate_batches", "threads", "compile")),
 )
+FREE = (*_FREE, *(f"stage1.{key}" for key in _FREE))
 
 
 def resolve(cfg: DictConfig) -> dict[str, Any]:
@@ -60,8 +61,7 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
         config = stages.settled(config)
         problems = _problems(config)
     if (first := stages.first(config)) and not problems:
-        problems = [f"stage1.{line}" for line in schema.unknown(config["stage1"], GROUPS)]
-        problems = problems or [stages.in_stage1(line, config["stage1"]) for line in _problems(first) or conflicts(first)]
+        problems = _of_first(first, config)
     echoed = _interpolated(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False)))
     echoes = tuple(f"{path}{end}" for path in echoed for end in (" ", "."))
     problems = [line for line in dict.fromkeys(problems) if not line.startswith(echoes)]  # told where the value was given
@@ -70,6 +70,16 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     if problems:
         raise UserError(*problems)
     return config
+
+
+def _of_first(first: dict[str, Any], config: dict[str, Any]) -> list[str]:
+    """The problems of the first of two stages, in the words of the command."""
+    problems = schema.unknown(config["stage1"], GROUPS)
+    problems += [_unchosen(group) for group in GROUPS if first.get(group) is None]
+    if problems:
+        return [f"stage1.{line}" for line in problems]
+    found = _problems(first) or ([] if stages.has_begun(config) else conflicts(first))
+    return [stages.in_stage1(line, config["stage1"]) for line in found]
 
 
 def _of_data(config: dict[str, Any]) -> list[str]:
@@ -138,8 +148,11 @@ def train(cfg: DictConfig) -> TrainResult:
         if first is None:
             return fit(config, run, build)
         if not steps(run.path):  # a run that has begun its second stage carries what the first has made
-            with _opened(first) as before:
-                result = fit(first, before, build, stage=FIRST_STAGE)
+            try:
+                with _opened(first) as before:
+                    result = fit(first, before, build, stage=FIRST_STAGE)
+            except UserError as error:
+                raise UserError(*(stages.in_stage1(line, config["stage1"]) for line in error.lines)) from error
             if result.exit_code:
                 return result
         return fit(config, run, build, stage="stage 2 of 2")

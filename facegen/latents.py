@@ -37,17 +37,23 @@ def furnish(
     """
     codec: Latents = model.codec
     if stored is not None:
-        codec.load(stored["codec"])
+        try:
+            codec.load(stored["codec"])
+        except (KeyError, RuntimeError, TypeError, AttributeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"the newest checkpoint holds no autoencoder that fits ({reason}); delete it, or type another run_dir="
+            ) from error
         _refuse_another(codec, source, build)
     else:
         codec.network.load_state_dict(autoencoder_of(source, build).state_dict())
     with out_of_memory("encoding the images", partial(of_encoding, device.type)):
         packed = encoded(data, codec, device, home)
-    if (packed.alive < DEAD).any():
+    if not (packed.alive >= DEAD).all():
         told = ", ".join(f"{value:.2g}" for value in packed.alive)
         raise UserError(
             f"the autoencoder {source} is dead: its latents hardly differ between images (standard deviation by channel {told}, allowed "
-            f"{DEAD:g} and more); train one longer: python train.py model=autoencoder data=NAME run_dir={source}"
+            f"{DEAD:g} and more); train one longer: python train.py model=autoencoder data=NAME run_dir=NEW"
         )
     if stored is None:
         codec.standardize(torch.from_numpy(packed.mean), torch.from_numpy(packed.deviation))
@@ -104,7 +110,7 @@ def require_scaled(codec: Latents, packed: PackedLatents, train: np.ndarray) -> 
         torch.default_generator.manual_seed(0)
         drawn = torch.cat([codec.clean({"latent": part}, draw=True) for part in found.split(1024)])
     deviation = drawn.double().std(dim=(0, 2, 3)) / codec.std
-    if ((deviation < SCALED[0]) | (deviation > SCALED[1])).any():
+    if not ((deviation >= SCALED[0]) & (deviation <= SCALED[1])).all():
         told = ", ".join(f"{value:.3f}" for value in deviation)
         raise UserError(
             f"the latents are not of unit deviation after scaling ({told} by channel, allowed {SCALED[0]} to {SCALED[1]}): the cache "

@@ -97,7 +97,7 @@ def _settle_config(run: RunDir, config: dict[str, Any], free: Collection[str]) -
         changed = [key for key in {**old, **new} if old.get(key, _UNSET) != new.get(key, _UNSET)]
         fixed = [key for key in changed if not any(key == name or key.startswith(f"{name}.") for name in free)]
         if fixed:
-            fixed = _told_once(fixed, old, new)
+            fixed = _told_once(_whole(fixed, old, new), old, new)
             listed = ", ".join(f"{key}: {old.get(key, _UNSET)} -> {new.get(key, _UNSET)}" for key in fixed)
             way_out = "start anew with run_dir=NEW, or give the old values to continue"
             raise UserError(f"run_dir={run.path} was started with another configuration ({listed}): {way_out}")
@@ -105,6 +105,15 @@ def _settle_config(run: RunDir, config: dict[str, Any], free: Collection[str]) -
             return
     with replacing(run.config) as file:
         file.write(text.encode())
+
+
+def _whole(keys: list[str], old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """The `keys`, with one for all of a part that only one of the two configurations has; that one says so instead of its values."""
+    there, here = ({key.partition(".")[0] for key in side} for side in (old, new))
+    found = [top if (top := key.partition(".")[0]) not in there & here else key for key in keys]
+    for side, tops in ((old, there), (new, here)):
+        side.update({key: "..." for key in found if key not in side and key in tops})
+    return list(dict.fromkeys(found))
 
 
 def _told_once(keys: list[str], old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -130,7 +130,10 @@ def modernised(node: dict[str, Any]) -> dict[str, Any]:
 
 def unlabelled(model: dict[str, Any], reason: str) -> UserError:
     """The error of a `model` that asks for labels where the data has none, for the `reason` that it gives."""
-    return UserError(f"model={model['_target_'].split('.')[-2]} needs labels, {reason}")
+    name = model["_target_"].split(".")[-2]
+    if name == "latent":
+        return UserError(f"model=ldm model.condition=true needs labels, {reason}, or model.condition=false")
+    return UserError(f"model={name} needs labels, {reason}")
 
 
 def _arguments_of_init(found: ast.ClassDef, module: ast.Module) -> ast.arguments:

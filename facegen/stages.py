@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from facegen import schema
-from facegen.checkpoint import check_targets, header, latest, read
+from facegen.checkpoint import check_targets, header, latest, read, steps
 from facegen.errors import UserError
+from facegen.networks.checks import check_autoencoder
 
 LATENT, TOLD = "facegen.families.latent.LatentDiffusion", "facegen.families.latent.ConditionalLatentDiffusion"
 KL, VQ = (f"facegen.networks.autoencoder.{kind}Autoencoder" for kind in ("KL", "VQ"))
@@ -24,6 +25,7 @@ AUTOENCODERS = (KL, VQ)
 FIRST = "autoencoder"  # the folder of the first stage in the run
 EDM_STD = 0.5  # the deviation of the data that EDM is written for
 OPTION = "model.autoencoder"
+SIZES, LARGEST = ("channels", "latent_channels", "layers", "groups", "patch"), 8192  # of somebody else's network
 
 
 def is_latent(config: Mapping[str, Any]) -> bool:
@@ -41,15 +43,20 @@ def settled(config: dict[str, Any]) -> dict[str, Any]:
             raise UserError("stage1 is of models with two stages; leave it out, or type model=ldm")
         return {key: value for key, value in config.items() if key != "stage1"}
     model = dict(config["model"])
-    given = model.get("autoencoder")
-    network = dict(described(str(given))) if given else _to_be_trained(config.get("stage1") or {})
+    if not isinstance(model.get("network"), dict):
+        raise UserError(f"model.network must be a group; got {model.get('network')}; type model/network=NAME")
     if model["network"].get("_target_", "") in AUTOENCODERS:
         raise UserError("model.network is an autoencoder, which is of the first stage; type stage1/model/network=NAME")
+    given = model.get("autoencoder")
+    network = _of_begun(config) or (described(str(given)) if given else _to_be_trained(config.get("stage1") or {}))
     if model.pop("condition", False):
         model["_target_"] = TOLD
         model["injection"] = model.get("injection") or "embedding"
         model["network"] = {**model["network"], "injection": model["injection"]}
-    resolution = config["data"]["resolution"]
+    resolution, channels = config["data"]["resolution"], config["data"]["channels"]
+    if network["channels"] != channels:
+        whose = f"{OPTION}={given}" if given else "stage1.model.network"
+        raise UserError(f"{whose} is of images with {network['channels']} channels, data.channels is {channels}; both must be alike")
     factor = _factor(network, resolution)
     is_edm = config["scheduler"]["_target_"].endswith(".EDM") and model.get("prediction") in (None, "edm")
     std = EDM_STD if is_edm or model.get("prediction") == "edm" else 1.0
@@ -57,6 +64,23 @@ def settled(config: dict[str, Any]) -> dict[str, Any]:
     model["network"] = {**model["network"], "resolution": resolution // factor, "channels": network["latent_channels"]}
     rest = {key: value for key, value in config.items() if key != "stage1" or not given}
     return {**rest, "model": model}
+
+
+def has_begun(config: Mapping[str, Any]) -> bool:
+    """Whether the run has a checkpoint of its last stage, which carries all that the first has made."""
+    return bool(config.get("run_dir")) and bool(steps(config["run_dir"]))
+
+
+def _of_begun(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The autoencoder that the run has begun with: where it came from may be gone."""
+    if not has_begun(config):
+        return None
+    try:
+        stored = yaml.safe_load(Path(config["run_dir"], "config.yaml").read_text())
+        network = schema.modernised(stored["model"]["codec"]["network"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
+        return None  # another run, or a damaged one: told where it is opened
+    return network if network.get("_target_") in AUTOENCODERS and not list(schema.check(network, OPTION)) else None
 
 
 def _to_be_trained(stage: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,9 +125,11 @@ def _overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, A
     return both
 
 
-def in_stage1(line: str, stage: Mapping[str, Any]) -> str:
-    """What is wrong with the first stage, in the words of the command that configures both: `stage` is what it overlays."""
-    line = f"stage1.{line}" if line.startswith("data.") and "data" in stage else line
+def in_stage1(line: str, stage: Collection[str]) -> str:
+    """What is wrong with the first stage, in the words of the command that configures both: `stage` is what it overlays, or its groups."""
+    own = stage.get("data") if isinstance(stage, Mapping) else None
+    if isinstance(own, Mapping) and any(line.startswith(f"data.{key} ") for key in own):
+        line = f"stage1.{line}"
     groups = "|".join(group for group in stage if group != "data")  # elsewhere in a line data is that of another command
     return re.sub(rf"(?<![\w./])({groups})([./])", r"stage1\2\1\2", line)
 
@@ -116,54 +142,82 @@ def described(source: str) -> dict[str, Any]:
     path = Path(source)
     if (path / "config.json").is_file():
         return _of_diffusers(path)
-    if (path / FIRST / "config.yaml").is_file():
+    if (path / FIRST).is_dir():
         path = path / FIRST
-    if path.is_dir() and (path / "config.yaml").is_file():
-        latest(path, OPTION)
-        model = (yaml.safe_load((path / "config.yaml").read_text()) or {}).get("model", {})
-    else:
-        try:
-            file = latest(source, OPTION)
-        except UserError as error:
-            raise UserError(*(_with_way_out(line, source) for line in error.lines)) from error
-        model = header(read(file, mmap=True), file).config.get("model", {})
-        check_targets(model, schema.TARGETS)
-    if model.get("_target_") != "facegen.families.autoencoder.Autoencoder":
+    try:
+        file = latest(path if path.exists() else source, OPTION)
+    except UserError as error:
+        raise UserError(*(_with_way_out(line, source) for line in error.lines)) from error
+    model = header(read(file, mmap=True), file).config.get("model", {})
+    if not isinstance(model, dict) or model.get("_target_") != "facegen.families.autoencoder.Autoencoder":
         raise UserError(_with_way_out(f"{OPTION}={source} is no autoencoder", source))
-    return dict(schema.modernised(model["network"]))
+    check_targets(model, schema.TARGETS)
+    return _checked(schema.modernised(model).get("network"), source)
+
+
+def _checked(network: Any, source: str | Path) -> dict[str, Any]:
+    """A network that somebody else has described, if it is one that can be built; else raises UserError."""
+    if not isinstance(network, dict) or network.get("_target_") not in AUTOENCODERS:
+        raise UserError(f"{OPTION}={source} describes no autoencoder of facegen; give another")
+    problems = [line.replace("its.", "its ", 1) for line in schema.check(network, "its")]
+    if not problems:
+        problems = [f"its {name} is {network[name]}, at most {LARGEST} is allowed" for name in SIZES if network[name] > LARGEST]
+        problems += [f"its widths reach {max(network['widths'])}, at most {LARGEST} is allowed"] * (
+            max(network["widths"], default=0) > LARGEST
+        )
+    if not problems:
+        try:
+            check_autoencoder(**{name: value for name, value in network.items() if name != "_target_"})
+        except UserError as error:
+            problems = [line.partition("; type")[0].replace("model.network.", "its ") for line in error.lines]
+    if problems:
+        raise UserError(*(f"{OPTION}={source}: {line}; give another autoencoder" for line in problems))
+    return network
 
 
 def _with_way_out(line: str, source: str) -> str:
     head = line.partition("; type ")[0].partition(": train first")[0]
-    return f"{head}; train one: python train.py model=autoencoder data=NAME run_dir={source}, or leave {OPTION} out to train both stages"
+    run_dir = "NEW" if Path(source).exists() or "://" in source else source
+    return f"{head}; train one: python train.py model=autoencoder data=NAME run_dir={run_dir}, or leave {OPTION} out to train both stages"
 
 
 def _of_diffusers(folder: Path) -> dict[str, Any]:
     """The options of a folder of diffusers' `AutoencoderKL` as those of ours."""
-    found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if problems := list(_foreign(found)):
+    try:
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        problems = list(_foreign(found))
+    except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{OPTION}={folder}: config.json is not one that save_pretrained wrote ({reason}); give another folder") from error
+    if problems:
         raise UserError(*(f"{OPTION}={folder}: {problem}; give a folder of an AutoencoderKL" for problem in problems))
-    return {
+    network = {
         "_target_": KL,
         "channels": found["in_channels"],
-        "widths": list(found["block_out_channels"]),
+        "widths": found["block_out_channels"],
         "latent_channels": found["latent_channels"],
         "layers": found["layers_per_block"],
         "groups": found["norm_num_groups"],
         "attention": found.get("mid_block_add_attention", True),
         "quant_conv": found.get("use_quant_conv", True),
     }
+    return _checked(network, folder)
 
 
 def _foreign(found: dict[str, Any]) -> Iterator[str]:
     """What `KLAutoencoder` has no option for."""
-    if found.get("_class_name") != "AutoencoderKL":
-        yield f"it holds a {found.get('_class_name')}"
+    if found["_class_name"] != "AutoencoderKL":
+        yield f"it holds a {found['_class_name']}"
         return
-    blocks = {*found.get("down_block_types", []), *found.get("up_block_types", [])}
-    if others := blocks - {"DownEncoderBlock2D", "UpDecoderBlock2D"}:
+    down, up = found["down_block_types"], found["up_block_types"]
+    if others := {*map(str, down), *map(str, up)} - {"DownEncoderBlock2D", "UpDecoderBlock2D"}:
         yield f"it has blocks of another kind, {', '.join(sorted(others))}"
+    if not len(down) == len(up) == len(found["block_out_channels"]):
+        yield "its numbers of blocks and of widths are unlike"
     if found.get("act_fn", "silu") != "silu":
         yield f"it has another activation, {found['act_fn']}"
     if found.get("use_quant_conv", True) != found.get("use_post_quant_conv", True) or found["in_channels"] != found["out_channels"]:
         yield "its halves are unlike"
+    for name in ("latent_channels", "layers_per_block", "norm_num_groups"):
+        if name not in found:
+            yield f"its config.json does not say its {name}"

@@ -62,7 +62,7 @@ def fit(config: dict[str, Any], run: RunDir, build: Build, stage: str = "") -> T
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     model, data, parts = _parts(config, run, build)
     trainer = _trainer(config, run, model, data, parts, stage)
-    _warn(model, trainer)
+    _warn(model, trainer, stage)
     latest = run.latest(_say)
     stored = read(latest, mmap=True) if latest else None
     if latest and stored and _is_finished(stored, trainer):
@@ -189,15 +189,16 @@ def _preempted(run: RunDir, trainer: Trainer, stop: Preempted) -> TrainResult:
     return TrainResult(run.path, stop.checkpoint, trainer.global_step, exit_code=stop.exit_code if trainer.is_global_zero else 0)
 
 
-def _warn(model: Any, trainer: Trainer) -> None:
+def _warn(model: Any, trainer: Trainer, stage: str) -> None:
     """Says what is allowed and hardly meant."""
     if model.draws:
         _warn_of_leftover(model.denoiser.schedule)
     if getattr(model, "discriminator", None) is not None and 0 < (last := trainer.max_steps * model.accumulate) <= model.disc_start:
-        _say(
+        line = (
             f"warning: the run ends after {last} batches, and its discriminator comes in at model.disc_start={model.disc_start}; type a "
             "lower one, or model.discriminator=null to train without"
         )
+        _say(stages.in_stage1(line, ["model"]) if stage == FIRST_STAGE else line)
 
 
 def _warn_of_leftover(schedule: Any) -> None:

@@ -202,6 +202,24 @@ def test_an_autoencoder_that_makes_nan_is_refused(tmp_path: Path) -> None:
         furnished(tmp_path, spoilt)
 
 
+def test_latents_beyond_what_the_cache_can_hold_are_refused(tmp_path: Path) -> None:
+    large = autoencoder()
+    with torch.no_grad():
+        large.model.quant_conv.weight *= 1e7
+    with pytest.raises(UserError, match="makes NaN of the images, or numbers beyond 65504"):
+        furnished(tmp_path, large)
+
+
+@pytest.mark.parametrize("spoilt", [{"alive": ["a", "b"]}, {"mean": [[1], [2]]}, {"deviation": [1.0, float("nan")]}, {"mean": [1.0]}])
+def test_spoilt_statistics_are_measured_again(opened: tuple[Cartoon, Latents, PackedLatents], spoilt: dict[str, Any]) -> None:
+    data, codec, packed = opened
+    file = packed.folder / "latents.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **spoilt}))
+    again = encoded(data, codec, CPU, packed.folder.parent)
+    assert np.array_equal(again.mean, packed.mean)
+    assert np.array_equal(again.alive, packed.alive)
+
+
 def test_a_run_goes_on_with_its_own_autoencoder_and_refuses_another(tmp_path: Path) -> None:
     first, _ = furnished(tmp_path, autoencoder())
     stored = {"codec": first.state()}

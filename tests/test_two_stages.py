@@ -198,6 +198,10 @@ def test_the_size_of_the_network_follows_from_the_autoencoder(tmp_path: Path) ->
             r"stage1.model.network.groups must divide .*stage1.model.network.widths=\[8, 16\].*type stage1.model",
         ),
         (["stage1.optimiser.lr=1"], r"stage1.optimiser is not a setting \(did you mean 'optimizer'\?\)"),
+        (["stage1.data=null"], r"stage1.data must not be null"),
+        (["model.network=null"], r"model.network must be a group; got None; type model/network=NAME"),
+        (["stage1.data.channels=1"], r"stage1.model.network.channels must be data.channels=1; got 3; leave it out"),
+        (["stage1.data.batch_size=0"], r"^stage1.data.batch_size must be greater than 0; got 0"),
         (["stage1.trainer.max_steps=0"], r"stage1.trainer.max_steps must be greater than 0; got 0"),
     ],
 )
@@ -217,6 +221,14 @@ def test_a_first_stage_is_of_models_with_two() -> None:
         ({"_class_name": "VQModel"}, "it holds a VQModel"),
         ({"act_fn": "gelu"}, "it has another activation, gelu"),
         ({"down_block_types": ["AttnDownEncoderBlock2D"] * 2}, "it has blocks of another kind, AttnDownEncoderBlock2D"),
+        ({"down_block_types": ["DownEncoderBlock2D"] * 3}, "its numbers of blocks and of widths are unlike"),
+        ({"down_block_types": 3}, "config.json is not one that save_pretrained wrote"),
+        ({"block_out_channels": None}, "config.json is not one that save_pretrained wrote"),
+        ({"block_out_channels": ["a", "b"]}, r"its widths.* must be an integer"),
+        ({"norm_num_groups": 7}, r"its groups must divide each of its widths=\[8, 16\]; got 7; give another autoencoder"),
+        ({"latent_channels": -1}, r"its latent_channels must be greater than 0; got -1; give another"),
+        ({"latent_channels": 10**9}, "its latent_channels is 1000000000, at most 8192 is allowed"),
+        ({"in_channels": 1, "out_channels": 1}, "is of images with 1 channels, data.channels is 3; both must be alike"),
     ],
 )
 def test_a_folder_that_cannot_be_ours_is_refused(changes: dict[str, Any], message: str, never_stopped: Path, tmp_path: Path) -> None:
@@ -227,6 +239,67 @@ def test_a_folder_that_cannot_be_ours_is_refused(changes: dict[str, Any], messag
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
     with pytest.raises(UserError, match=message):
         resolve(two_stages(tmp_path / "run", f"model.autoencoder={tmp_path / 'foreign'}"))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "[" * 100_000, "\udcff"])
+def test_what_is_no_description_at_all_is_one_line(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(UserError, match=r"config\.json is not one that save_pretrained wrote"):
+        resolve(two_stages(tmp_path / "run", f"model.autoencoder={tmp_path}"))
+
+
+def test_a_run_that_has_begun_needs_neither_its_autoencoder_nor_its_probe_again(never_stopped: Path, tmp_path: Path) -> None:
+    source, run_dir = tmp_path / "source", tmp_path / "run"
+    shutil.copytree(never_stopped / "autoencoder", source)
+    assert run(run_dir, f"model.autoencoder={source}", "trainer.max_steps=2") == 0
+    shutil.rmtree(source)
+    assert run(run_dir, f"model.autoencoder={source}", "trainer.max_steps=3") == 0
+    assert_same_codec(final(run_dir), final(never_stopped))
+    shutil.copytree(never_stopped, tmp_path / "other")
+    asked = ("stage1.model.perceptual=null", "stage1.trainer.log_every=7", "trainer.max_steps=11")
+    assert run(tmp_path / "other", *asked) == 0
+    with pytest.raises(UserError, match=r"stage1\.model\.perceptual: None -> probe"):
+        train(two_stages(tmp_path / "other", "stage1.model.perceptual=probe", "stage1.model.probe=/gone", "trainer.max_steps=12"))
+
+
+def test_its_own_autoencoder_cannot_be_given_to_a_run_that_has_trained_it(never_stopped: Path, tmp_path: Path) -> None:
+    shutil.copytree(never_stopped, tmp_path / "run")
+    with pytest.raises(UserError, match=r"was started with another configuration \(stage1: \.\.\. -> \(not set\)\)"):
+        train(two_stages(tmp_path / "run", f"model.autoencoder={never_stopped}", "trainer.max_steps=12"))
+
+
+def test_what_goes_wrong_in_the_first_stage_is_told_in_the_words_of_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("facegen.metrics.weights._opened", _no_network)
+    with pytest.raises(UserError, match=r"stage1\.model\.perceptual=probe.*stage1\.model\.perceptual=null"):
+        train(two_stages(tmp_path / "run", "stage1.model.perceptual=vgg"))
+    assert run(tmp_path / "warned", "stage1.model.disc_start=10", "trainer.max_steps=1") == 0
+    assert "stage1.model.disc_start=10; type a lower one, or stage1.model.discriminator=null" in capfd.readouterr().err
+
+
+def _no_network(url: str) -> Any:
+    raise OSError("no network")
+
+
+@pytest.mark.parametrize("spoilt", [{"mean": float("nan")}, {"deviation": 0.0}, None])
+def test_a_checkpoint_whose_codec_is_spoilt_is_one_line(spoilt: dict[str, float] | None, never_stopped: Path, tmp_path: Path) -> None:
+    from facegen.checkpoint import write
+
+    shutil.copytree(never_stopped, tmp_path / "run")
+    path = steps(tmp_path / "run")[-1]
+    stored = read(path)
+    if spoilt is None:
+        del stored["codec"]
+    else:
+        for name, value in spoilt.items():
+            stored["codec"][name][0] = value
+    write(stored, path)
+    with pytest.raises(UserError, match="holds no autoencoder that fits"):
+        train(two_stages(tmp_path / "run", "trainer.max_steps=12"))
+    with pytest.raises(UserError, match="does not hold the weights that its configuration asks for"):
+        load(str(path))
 
 
 def test_an_autoencoder_that_was_replaced_is_noticed(never_stopped: Path, tmp_path: Path) -> None:

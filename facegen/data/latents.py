@@ -34,6 +34,7 @@ AT_ONCE = 64  # images encoded between two writes: what a kill costs
 SPOT_CHECKS = 64
 SPARE_BYTES = 16 << 20
 DTYPE = np.dtype("<f2")
+ELSEWHERE = "type data.cache_dir=FOLDER, or set FACEGEN_CACHE=FOLDER"
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,9 @@ def open_latents(home: Path, contents: Contents, numbers: np.ndarray, train: np.
         with locked(folder.with_suffix(".lock"), "encoding the images"):
             return _load(folder, contents, numbers) or _build(folder, contents, numbers, train, encode)
     except OSError as error:
-        raise UserError(f"data.cache_dir={home} cannot be used: {error.strerror or error}; type data.cache_dir=FOLDER") from error
+        raise UserError(
+            f"data.cache_dir={home} cannot be used: {error.strerror or error}; type data.cache_dir=FOLDER, or set FACEGEN_CACHE=FOLDER"
+        ) from error
 
 
 def _load(folder: Path, contents: Contents, numbers: np.ndarray) -> PackedLatents | None:
@@ -122,10 +125,13 @@ def _load(folder: Path, contents: Contents, numbers: np.ndarray) -> PackedLatent
     try:
         stored = json.loads((folder / "latents.json").read_text())
         sums, found = np.load(folder / "sums.npy"), Contents(**stored["contents"])
-        packed = PackedLatents(folder, found, numbers, *(np.array(stored[key]) for key in ("mean", "deviation", "alive")))
+        measured = [np.array(stored[key], np.float64) for key in ("mean", "deviation", "alive")]
+        packed = PackedLatents(folder, found, numbers, *measured)
         if found.autoencoder != contents.autoencoder:
             theirs = f"the latents in {folder} are of another autoencoder ({found.autoencoder}, this one is {contents.autoencoder})"
-            raise UserError(f"{theirs}; delete that folder, or type data.cache_dir=FOLDER")
+            raise UserError(f"{theirs}; delete that folder, or {ELSEWHERE}")
+        if any(part.shape != (contents.shape[2],) or not np.isfinite(part).all() for part in measured):
+            return None
         if found != contents or (folder / "latents.bin").stat().st_size != contents.count * contents.row:
             return None
         rows = np.linspace(0, contents.count - 1, min(contents.count, SPOT_CHECKS)).astype(int)
@@ -142,7 +148,7 @@ def _build(folder: Path, contents: Contents, numbers: np.ndarray, train: np.ndar
     need, free = contents.count * contents.row - file.stat().st_size + SPARE_BYTES, shutil.disk_usage(folder.parent).free
     if free < need:
         amounts = f"{need / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB free"
-        raise UserError(f"data.cache_dir={folder.parent} has too little room for the latents: {amounts}; type data.cache_dir=FOLDER")
+        raise UserError(f"data.cache_dir={folder.parent} has too little room for the latents: {amounts}; {ELSEWHERE}")
     _encode(file, contents, numbers, encode)
     whole = np.memmap(file, DTYPE, "r", shape=(contents.count, *contents.shape))
     mean, deviation, alive = statistics(whole, np.searchsorted(numbers, train))
@@ -164,10 +170,12 @@ def _encode(path: Path, contents: Contents, numbers: np.ndarray, encode: Encode)
         file.truncate(done * contents.row)
         file.seek(done * contents.row)
         for start in range(done, len(numbers), AT_ONCE):
-            encoded = encode(numbers[start : start + AT_ONCE])
+            with np.errstate(over="ignore"):
+                encoded = encode(numbers[start : start + AT_ONCE]).astype(DTYPE)
             if not np.isfinite(encoded).all():
-                raise UserError("the autoencoder makes NaN of the images: its weights are spoilt; give another by model.autoencoder=CKPT")
-            file.write(encoded.astype(DTYPE).tobytes())
+                wrong = f"NaN of the images, or numbers beyond {np.finfo(DTYPE).max:g}"
+                raise UserError(f"the autoencoder makes {wrong}: its weights are spoilt; give another by model.autoencoder=CKPT")
+            file.write(encoded.tobytes())
             file.flush()
         os.fsync(file.fileno())
 
