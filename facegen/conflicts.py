@@ -102,8 +102,8 @@ def _autoencoder(config: dict[str, Any]) -> Iterator[str]:
     factor = model["network"]["patch"] * 2 ** (len(model["network"]["widths"]) - 1)
     if data["resolution"] % factor:
         yield indivisible(data["resolution"], factor)
-    if model["network"]["channels"] != data["channels"]:
-        yield f"model.network.channels must be data.channels={data['channels']}; got {model['network']['channels']}; leave it out"
+    if (channels := model["network"]["channels"]) != data["channels"]:
+        yield f"data.channels is {data['channels']}, model.network.channels is {channels}; both must be alike; leave one of them out"
     if model["discriminator"] is not None:
         from facegen.networks.checks import check_discriminator
 

@@ -200,7 +200,7 @@ def test_the_size_of_the_network_follows_from_the_autoencoder(tmp_path: Path) ->
         (["stage1.optimiser.lr=1"], r"stage1.optimiser is not a setting \(did you mean 'optimizer'\?\)"),
         (["stage1.data=null"], r"stage1.data must not be null"),
         (["model.network=null"], r"model.network must be a group; got None; type model/network=NAME"),
-        (["stage1.data.channels=1"], r"stage1.model.network.channels must be data.channels=1; got 3; leave it out"),
+        (["stage1.data.channels=1"], r"stage1.data.channels is 1, stage1.model.network.channels is 3; both must"),
         (["stage1.data.batch_size=0"], r"^stage1.data.batch_size must be greater than 0; got 0"),
         (["stage1.trainer.max_steps=0"], r"stage1.trainer.max_steps must be greater than 0; got 0"),
     ],
