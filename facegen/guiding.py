@@ -90,7 +90,7 @@ def _impossible(model: Model, asked: Asked) -> Iterator[str]:
     guided = asked.guidance != 1 and not asked.autoguidance
     if model.labels is None:
         if asked.condition is not None:
-            wanted = "leave it out, or train one that is: python train.py model=class_conditional data=NAME"
+            wanted = f"leave it out, or train one that is: python train.py {told_one(family)} data=NAME"
             yield f"condition={spelled(asked.condition)}: {model.path} is model={family}, which is told nothing; {wanted}"
         if guided:
             way_out = "leave it out, or type autoguidance=early"
@@ -101,6 +101,11 @@ def _impossible(model: Model, asked: Asked) -> Iterator[str]:
             yield f"guidance={asked.guidance:g}: {why}; type guidance=1, or autoguidance=early"
         if asked.condition == NONE:
             yield f"condition={NONE}: {why}; leave it out"
+
+
+def told_one(family: str) -> str:
+    """What to type for a model of the same kind as `family` that can be told something."""
+    return "model=ldm model.condition=true" if family == "ldm" else "model=class_conditional"
 
 
 def never_unasked(model: Model) -> str:

@@ -128,7 +128,7 @@ def _overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, A
 def in_stage1(line: str, stage: Collection[str]) -> str:
     """What is wrong with the first stage, in the words of the command that configures both: `stage` is what it overlays, or its groups."""
     own = stage.get("data") if isinstance(stage, Mapping) else None
-    if isinstance(own, Mapping) and any(line.startswith(f"data.{key} ") for key in own):
+    if isinstance(own, Mapping) and any(line.startswith((f"data.{key} ", f"data.{key}=")) for key in own):
         line = f"stage1.{line}"
     groups = "|".join(group for group in stage if group != "data")  # elsewhere in a line data is that of another command
     return re.sub(rf"(?<![\w./])({groups})([./])", r"stage1\2\1\2", line)

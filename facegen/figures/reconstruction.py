@@ -95,7 +95,9 @@ def plan(loaded: Loaded | LoadedAutoencoder, originals: np.ndarray, device: str,
     """
     shape = loaded.image_shape if isinstance(loaded, LoadedAutoencoder) else loaded.codec.image_shape
     if originals.shape[1:] != shape:
-        raise UserError(f"{loaded.path} reconstructs images of {shape}, the ones given are {originals.shape[1:]} (channels, height, width)")
+        given = f"the ones given are {originals.shape[1:]} (channels, height, width)"
+        way_out = f"type data.resolution={shape[1]} data.channels={shape[0]}"
+        raise UserError(f"{loaded.path} reconstructs images of {shape}, {given}; {way_out}")
     facts = {**loaded.provenance, "sha256": sha256(loaded.path), "torch": torch.__version__, "device": device, **facts}
     return Reconstructions(_through(loaded, device), originals, torch.device(device), {**facts, "figure": "reconstruct"})
 

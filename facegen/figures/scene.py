@@ -13,7 +13,7 @@ import numpy as np
 from facegen.asking import Asker, Blend
 from facegen.diffusion.guidance import Told
 from facegen.errors import UserError, nearest
-from facegen.guiding import never_unasked
+from facegen.guiding import never_unasked, told_one
 from facegen.studio import Studio
 from facegen.wishes import NONE, spelled
 
@@ -63,7 +63,7 @@ class Scene:
             return asker
         model = self.studio.loaded
         family = model.provenance["family"]
-        wanted = "sample one that can be told: python train.py model=class_conditional data=NAME"
+        wanted = f"sample one that can be told: python train.py {told_one(family)} data=NAME"
         raise UserError(f"figure={self.figure}: {model.path} is model={family}, which is told nothing; {wanted}")
 
     def given(self) -> dict[str, object]:
