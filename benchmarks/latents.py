@@ -34,7 +34,7 @@ from facegen.diffusion.schedule import EDM
 from facegen.families.ddpm import DDPM as Diffusion
 from facegen.families.latent import LatentDiffusion
 from facegen.families.optimization import Adam
-from facegen.generate import CPU_AREA, DEVICE_AREA, generate
+from facegen.generate import generate, group_of
 from facegen.memory import keep_freed_memory
 from facegen.networks.autoencoder import KLAutoencoder
 from facegen.networks.unet import UNet
@@ -148,7 +148,7 @@ def drawing(options: argparse.Namespace) -> None:
     channels, size, _ = codec.shape
     network = unet(options, size, channels)
     denoiser = Denoiser(network, ScaledLinear(1000)).to(options.device).eval().requires_grad_(False)
-    group = max(1, (CPU_AREA if options.device == "cpu" else DEVICE_AREA) // size**2)  # of fewer the rest is made up
+    group = group_of((size, size), options.device)  # of fewer the rest is made up
     count = math.ceil(options.images / group) * group
 
     def each(sampler: Sampler) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from facegen import schema
 from facegen.checkpoint import latest
 from facegen.errors import UserError
 from facegen.metrics.names import TRAIN_A_PROBE
+from facegen.networks.checks import CHECKS, check_discriminator, factor_of
 from facegen.stages import indivisible
 
 
@@ -63,8 +64,6 @@ def _told_nothing(model: dict[str, Any]) -> Iterator[str]:
 
 
 def _network(config: dict[str, Any]) -> list[str]:
-    from facegen.networks.checks import CHECKS
-
     options = dict(config["model"]["network"])
     if too_deep := _too_deep(config):
         return [too_deep]
@@ -78,7 +77,7 @@ def _too_deep(config: dict[str, Any]) -> str | None:
     if not codec.get("_target_", "").endswith(".Latents") or not network.get("widths"):
         return None
     size, patch, widths = network["resolution"], network.get("patch", 1), network["widths"]
-    if size % (patch * 2 ** (len(widths) - 1)) == 0:
+    if size % factor_of(widths, patch) == 0:
         return None
     fitting = max((n for n in range(1, len(widths)) if size % 2 ** (n - 1) == 0), default=1)
     typed = f"model.network.widths=[{','.join(map(str, widths[:fitting]))}]{' model.network.patch=1' * (patch > 1)}"
@@ -99,14 +98,12 @@ def _autoencoder(config: dict[str, Any]) -> Iterator[str]:
     if not kind.endswith("Autoencoder"):
         yield f"model.network is a {kind}, which is no autoencoder; type model/network=f4d3"
         return
-    factor = model["network"]["patch"] * 2 ** (len(model["network"]["widths"]) - 1)
+    factor = factor_of(model["network"]["widths"], model["network"]["patch"])
     if data["resolution"] % factor:
         yield indivisible(data["resolution"], factor)
     if (channels := model["network"]["channels"]) != data["channels"]:
         yield f"data.channels is {data['channels']}, model.network.channels is {channels}; both must be alike; leave one of them out"
     if model["discriminator"] is not None:
-        from facegen.networks.checks import check_discriminator
-
         shape = {key: value for key, value in model["discriminator"].items() if key != "_target_"}
         yield from _raised(lambda: check_discriminator(**shape, resolution=data["resolution"]))
     if model["perceptual"] == "probe" and model["probe"] is None:

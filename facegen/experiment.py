@@ -141,13 +141,12 @@ def train(cfg: DictConfig) -> TrainResult:
     if config["trainer"]["accelerator"] == "gpu" and (reason := no_gpu()):  # not in resolve: what is wrong is the machine
         raise UserError(f"trainer.accelerator=gpu: {reason}; type trainer=cpu")
     with _opened(config) as run:
-        from facegen.checkpoint import steps
         from facegen.training import FIRST_STAGE, fit
 
         first = stages.first(config)
         if first is None:
             return fit(config, run, build)
-        if not steps(run.path):  # a run that has begun its second stage carries what the first has made
+        if not stages.has_begun(config):  # a run that has begun its second stage carries what the first has made
             try:
                 with _opened(first) as before:
                     result = fit(first, before, build, stage=FIRST_STAGE)

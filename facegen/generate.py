@@ -71,7 +71,7 @@ def generate(
     Raises UserError where the model draws what is no number.
     """
     device = _device(denoiser)
-    group = _group(codec.shape, device)
+    group = group_of(codec.shape, device)
     levels = denoiser.schedule.level(sampler.times(denoiser.schedule))
     guidance = replace(guidance, weak=guidance.weak and _Grouped(guidance.weak, group))
     precision = torch.autocast(device.type, autocast) if autocast else contextlib.nullcontext()
@@ -83,7 +83,7 @@ def generate(
         with torch.no_grad(), _evaluating(denoiser), precision:
             draw = _draws(seeds[rows], codec.shape, device)
             x = sampler(walker, draw() * denoiser.schedule.prior_std(), draw, watch)
-            images = in_groups(codec.decode, _group(codec.image_shape, device), x).float().cpu()
+            images = in_groups(codec.decode, group_of(codec.image_shape, device), x).float().cpu()
         if not torch.isfinite(images).all():
             raise UserError(SPOILT)
         yield list(seeds[rows]), to_uint8(images)
@@ -128,8 +128,9 @@ def slerp(first: Tensor, second: Tensor, weight: float) -> Tensor:
     return share_first * first + share_second * second
 
 
-def _group(shape: tuple[int, ...], device: torch.device) -> int:
-    return max(1, (CPU_AREA if device.type == "cpu" else DEVICE_AREA) // (shape[-2] * shape[-1]))
+def group_of(shape: tuple[int, ...], device: str | torch.device) -> int:
+    """How many images or latents (..., H, W) of this `shape` a network is given at a time on `device`."""
+    return max(1, (CPU_AREA if torch.device(device).type == "cpu" else DEVICE_AREA) // (shape[-2] * shape[-1]))
 
 
 def in_groups(function: Callable[..., Tensor], size: int, *tensors: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import yaml
 from facegen import schema
 from facegen.checkpoint import check_targets, header, latest, read, steps
 from facegen.errors import UserError
-from facegen.networks.checks import check_autoencoder
+from facegen.networks.checks import check_autoencoder, factor_of
 
 LATENT, TOLD = "facegen.families.latent.LatentDiffusion", "facegen.families.latent.ConditionalLatentDiffusion"
 KL, VQ = (f"facegen.networks.autoencoder.{kind}Autoencoder" for kind in ("KL", "VQ"))
@@ -94,7 +94,7 @@ def _to_be_trained(stage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _factor(network: dict[str, Any], resolution: int) -> int:
-    factor = network.get("patch", 1) * 2 ** (len(network.get("widths") or [1]) - 1)
+    factor = factor_of(network.get("widths") or [1], network.get("patch", 1))
     if resolution % factor:
         raise UserError(indivisible(resolution, factor))
     return factor

@@ -18,7 +18,7 @@ from facegen.diffusion.guidance import Told
 from facegen.diffusion.sampler import Sampler, Watch
 from facegen.durable import sha256
 from facegen.errors import UserError
-from facegen.generate import CPU_AREA, DEVICE_AREA, AnySeed, Between, Seed, generate
+from facegen.generate import AnySeed, Between, Seed, generate, group_of
 from facegen.guiding import Direction, Model
 from facegen.out_of_memory import Way, of_drawing, out_of_memory
 from facegen.progress import progress
@@ -74,9 +74,7 @@ class Studio:
     def _smaller(self, error: BaseException) -> Iterator[Way]:
         """What to ask for where memory did not suffice."""
         codec = self.loaded.codec
-        _, height, width = codec.shape
-        group = max(1, (CPU_AREA if self.device == "cpu" else DEVICE_AREA) // (height * width))
-        side = max(height, width) if isinstance(codec, Latents) else 0
+        group, side = group_of(codec.shape, self.device), max(codec.shape[1:]) if isinstance(codec, Latents) else 0
         return of_drawing(self.batch_size, group, side, tile_of(self.loaded), self.device, error)
 
     def _drawn(

@@ -23,11 +23,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from facegen.data.loading import Pick, Source
+from facegen.data.loading import Pick, Source, mirrored
 from facegen.data.lock import locked
 from facegen.durable import sync
 from facegen.errors import UserError
-from facegen.seeding import uniform
 
 FORMAT = 1
 AT_ONCE = 64  # images encoded between two writes: what a kill costs
@@ -89,12 +88,12 @@ class LatentBatches(Dataset[dict]):
 
     def __getitem__(self, pick: Pick) -> dict[str, torch.Tensor | int]:
         batch: dict[str, torch.Tensor | int] = {"index": torch.from_numpy(pick.indices)}
-        mirrored = None
+        turned = None
         if pick.numbers is not None:
             batch["position"] = pick.position
             if self.latents.contents.shape[0] > 1:
-                mirrored = uniform(pick.numbers, self.seed, "flip") < 0.5
-        batch["latent"] = torch.from_numpy(self.latents.read(pick.indices, mirrored))
+                turned = mirrored(pick.numbers, self.seed)
+        batch["latent"] = torch.from_numpy(self.latents.read(pick.indices, turned))
         if (conditions := self.source.conditions(pick.indices)) is not None:
             batch["condition"] = torch.from_numpy(conditions)
         return batch
@@ -115,9 +114,7 @@ def open_latents(home: Path, contents: Contents, numbers: np.ndarray, train: np.
         with locked(folder.with_suffix(".lock"), "encoding the images"):
             return _load(folder, contents, numbers) or _build(folder, contents, numbers, train, encode)
     except OSError as error:
-        raise UserError(
-            f"data.cache_dir={home} cannot be used: {error.strerror or error}; type data.cache_dir=FOLDER, or set FACEGEN_CACHE=FOLDER"
-        ) from error
+        raise UserError(f"data.cache_dir={home} cannot be used: {error.strerror or error}; {ELSEWHERE}") from error
 
 
 def _load(folder: Path, contents: Contents, numbers: np.ndarray) -> PackedLatents | None:

@@ -91,6 +91,11 @@ class HeldOut(Sampler[Pick]):
         return len(self.picks)
 
 
+def mirrored(numbers: np.ndarray, seed: int) -> np.ndarray:
+    """Which of the training samples `numbers` (B,) are shown mirrored, (B,) bool: half of them."""
+    return uniform(numbers, seed, "flip") < 0.5
+
+
 class Batches(Dataset[dict]):
     """The batch of a `Pick`, with uint8 images; half of the training samples are mirrored where `flip` is set."""
 
@@ -103,8 +108,8 @@ class Batches(Dataset[dict]):
         if pick.numbers is not None:
             batch["position"] = pick.position
             if self.flip:
-                mirrored = uniform(pick.numbers, self.seed, "flip") < 0.5
-                images[mirrored] = images[mirrored, :, :, ::-1]
+                turned = mirrored(pick.numbers, self.seed)
+                images[turned] = images[turned, :, :, ::-1]
         batch["image"] = torch.from_numpy(images)
         if conditions is not None:
             batch["condition"] = torch.from_numpy(conditions)

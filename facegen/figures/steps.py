@@ -16,7 +16,7 @@ import numpy as np
 from facegen import images
 from facegen.diffusion.sampler import DDIM, DDPM
 from facegen.errors import UserError
-from facegen.generate import CPU_AREA, DEVICE_AREA
+from facegen.generate import group_of
 from facegen.studio import Studio, describe
 
 SAMPLERS = (DDIM, DDPM)
@@ -93,8 +93,7 @@ def timed(studio: Studio, seeds: range) -> Row:
 
     A network is given so many images at a time, and is as long about a part of them: others are drawn to make up the number.
     """
-    _, height, width = studio.loaded.codec.shape
-    group = max(1, (CPU_AREA if studio.device == "cpu" else DEVICE_AREA) // (height * width))
+    group = group_of(studio.loaded.codec.shape, studio.device)
     drawn = range(seeds[0], seeds[0] + math.ceil(len(seeds) / group) * group)
     name, steps = type(studio.sampler).__name__, studio.sampler.steps
     begun = perf_counter()

@@ -18,7 +18,7 @@ from facegen.data.decode import DECODING, BadImage, Picture, decode
 from facegen.data.records import is_image, list_files
 from facegen.durable import sha256
 from facegen.errors import UserError
-from facegen.generate import CPU_AREA, DEVICE_AREA, in_groups
+from facegen.generate import group_of, in_groups
 from facegen.images import to_float, to_uint8
 from facegen.progress import progress
 from facegen.studio import Studio
@@ -209,9 +209,8 @@ def reconstructed(reconstruct: Callable[[Tensor], Tensor], images: np.ndarray, d
     def given_back(part: Tensor) -> Tensor:
         return reconstruct(to_float(part.to(device))).float().cpu()
 
-    area = CPU_AREA if device.type == "cpu" else DEVICE_AREA
     with torch.no_grad():
-        found = in_groups(given_back, max(1, area // (images.shape[2] * images.shape[3])), torch.from_numpy(images))
+        found = in_groups(given_back, group_of(images.shape, device), torch.from_numpy(images))
     if not torch.isfinite(found).all():
         raise UserError("the autoencoder gives NaN: its weights are spoilt; give an earlier checkpoint")
     return to_uint8(found).numpy()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from torch.utils.checkpoint import checkpoint
 
-from facegen.networks.checks import check_autoencoder
+from facegen.networks.checks import check_autoencoder, factor_of
 from facegen.types import NonNegativeFloat, PositiveInt
 
 
@@ -61,7 +61,7 @@ class Autoencoder(nn.Module):
         check_autoencoder(widths=widths, groups=groups)
         super().__init__()
         self.channels, self.latent_channels, self.patch = channels, latent_channels, patch
-        self.factor = patch * 2 ** (len(widths) - 1)
+        self.factor = factor_of(widths, patch)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.gradient_checkpointing = gradient_checkpointing
         self.shape = {

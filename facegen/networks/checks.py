@@ -36,7 +36,7 @@ def check_unet(
     if problems := [*_no_widths(widths, "[64,128]")]:
         raise UserError(*problems)
     problems = [*_indivisible_resolution(resolution, widths, patch), *_unfit_groups(groups, widths)]
-    if resolution % _factor(widths, patch) == 0:  # otherwise there are no feature-map sizes to speak of
+    if resolution % factor_of(widths, patch) == 0:  # otherwise there are no feature-map sizes to speak of
         problems += _unfit_attention(resolution, widths, patch, attention, head_dim)
     if scale_shift and block != "resnet":
         problems.append(f"{KEY}.scale_shift is of ResNet blocks; got {KEY}.block={block}; type {KEY}.scale_shift=false")
@@ -108,12 +108,13 @@ def _no_widths(widths: Sequence[int], usual: str) -> Iterator[str]:
         yield f"{KEY}.widths must be one positive integer or more; got {list(widths)}; type {KEY}.widths={usual}"
 
 
-def _factor(widths: Sequence[int], patch: int) -> int:
+def factor_of(widths: Sequence[int], patch: int) -> int:
+    """How many times smaller the last feature maps are than the image: after the patches, halved from stage to stage."""
     return patch * 2 ** (len(widths) - 1)
 
 
 def _indivisible_resolution(resolution: int, widths: Sequence[int], patch: int) -> Iterator[str]:
-    factor = _factor(widths, patch)
+    factor = factor_of(widths, patch)
     if resolution % factor:
         below = resolution // factor * factor
         allowed = " or ".join(f"data.resolution={size}" for size in (below, below + factor) if size)
