@@ -24,6 +24,7 @@ class Asked:
             shows.
         blend: how several classes become one face: their `embedding` is mixed, their `prediction` is, or they take turns (`switch`).
         guidance: weight of what is asked against what is drawn unasked: 1 is off, 0 unasked, more exaggerates.
+        image_guidance: weight of the source of an edit against what is drawn without one: 1 is off, more keeps closer to it.
         guidance_interval: noise levels [lowest, highest] within which it holds; null is all.
         guidance_rescale: share of the way back to the contrast of an unguided image.
         autoguidance: a weaker model to be guided away from, in place of the same one unasked: a checkpoint, a run, or `early`.
@@ -35,6 +36,7 @@ class Asked:
     condition: object = None
     blend: Way = "embedding"
     guidance: GuidanceWeight = 1.0
+    image_guidance: GuidanceWeight = 1.0
     guidance_interval: list[float] | None = None
     guidance_rescale: Fraction = 0.0
     autoguidance: str | None = None

@@ -121,15 +121,23 @@ class Asker:
             filled[self.labels.names.index(name)] = weight
         return filled
 
+    def usually(self, wish: Wish) -> Tensor:
+        """The condition (K,) of `wish`, and in the columns that it leaves open the mean of the training images that agree with it best."""
+        return self._filled(wish, self.examples[self._agreeing([(1.0, wish)])].mean(dim=0))
+
     def _example(self, blend: Blend, seed: int) -> int:
         """The training image whose labels agree best with `blend`; of several one by `seed`."""
+        best = self._agreeing(blend)
+        return int(best[example_of(seed, len(best))])
+
+    def _agreeing(self, blend: Blend) -> Tensor:
+        """The numbers of the training images whose labels agree best with `blend`."""
         agreement = torch.zeros(len(self.examples))
         for share, wish in blend:
             for name, weight in (wish or {}).items():
                 column = self.examples[:, self.labels.names.index(name)]
                 agreement += share * (column if weight else 1 - column)
-        best = (agreement >= agreement.max() - 1e-6).nonzero().flatten()
-        return int(best[example_of(seed, len(best))])
+        return (agreement >= agreement.max() - 1e-6).nonzero().flatten()
 
 
 def between(first: Blend, second: Blend, weight: float) -> Blend:

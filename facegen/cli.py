@@ -17,7 +17,7 @@ from facegen.plain_words import CONF, lines_of
 from facegen.wishes import parts
 
 MULTIRUN = {"-m", "--multirun"}
-LISTS = {"evaluate": ("ckpt", "fake")}  # paths of which a script takes several: [A,B]
+LISTS = {"evaluate": ("ckpt", "fake"), "sample": ("edit",)}  # paths of which a script takes several: [A,B]
 # Values that may hold any character a file name may.
 PATHS = (
     "ckpt",
@@ -36,6 +36,11 @@ PATHS = (
     *(f"{stage}model.{option}" for stage in ("", "stage1.") for option in ("probe", "perceptual_weights")),
     "monitor.probe",
     "monitor.inception_weights",
+    "model.pretrained",
+    "edit",
+    "baseline",
+    "prompt",
+    "negative_prompt",
 )
 QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 PARTS = re.compile(rf"(?:^|(?<=,))(?:(?:{QUOTED.pattern})(?=,|\Z)|[^,]*)", re.DOTALL)  # what a multirun sweeps over, between its commas

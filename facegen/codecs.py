@@ -90,18 +90,20 @@ class Latents:
         network: the autoencoder (`facegen.networks.autoencoder`).
         resolution: side of the images, in pixels; divisible by the network's `factor`.
         std: 1, or 0.5 for models that are written for data of that deviation, as EDM's are.
+        scale: the one factor that all channels have in a model that was trained elsewhere, such as Stable Diffusion's 0.18215; None: mean
+            and deviation are measured (`standardize`).
     """
 
     limit: float | None = None
     tile: int | None = None  # side, in latent pixels, of what is decoded at a time; None: the whole: a choice of whoever draws
 
-    def __init__(self, network: Any, resolution: PositiveInt, std: PositiveFloat = 1.0) -> None:
+    def __init__(self, network: Any, resolution: PositiveInt, std: PositiveFloat = 1.0, scale: PositiveFloat | None = None) -> None:
         size = resolution // network.factor
         self.network: Any = network.eval().requires_grad_(False)
         self.shape = (network.latent_channels, size, size)
         self.image_shape = (network.channels, resolution, resolution)
-        self.std = std
-        self.center, self.spread = torch.zeros(self.shape[0], 1, 1), torch.ones(self.shape[0], 1, 1)
+        self.std, self.scale = std, scale
+        self.center, self.spread = torch.zeros(self.shape[0], 1, 1), torch.full((self.shape[0], 1, 1), 1 / (scale or 1))
         self._device = torch.device("cpu")
 
     def standardize(self, mean: Tensor, deviation: Tensor) -> None:

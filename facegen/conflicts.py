@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from facegen import schema
+from facegen import edits, schema
 from facegen.checkpoint import latest
 from facegen.errors import UserError
 from facegen.metrics.names import TRAIN_A_PROBE
@@ -20,6 +20,7 @@ def conflicts(config: dict[str, Any]) -> list[str]:
         *_monitor(config),
         *_uneven_batch(config),
         *_told_nothing(config["model"]),
+        *edits.conflicts(config),
         *_network(config),
         *_autoencoder(config),
         *_time(config),

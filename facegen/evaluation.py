@@ -9,21 +9,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from facegen import candidates, images, ranks
+from facegen import candidates, edit_scorecard, images, ranks
 from facegen.candidates import Candidate, Load
 from facegen.data.cache import cache_home
+from facegen.edit_scorecard import EditScorecard
+from facegen.editor import Editor
 from facegen.errors import UserError
+from facegen.figures.edit_scorecard import save_edit_scorecard
 from facegen.figures.neighbours import save_neighbours
 from facegen.figures.scorecard import save_scorecard
 from facegen.loading import Loaded, LoadedAutoencoder, load_measurable
 from facegen.metrics.extractors import Extractors
 from facegen.metrics.features import Collected, collect
 from facegen.metrics.measure import Measurement, Options
-from facegen.metrics.names import CONDITION, PROBE, Metric
+from facegen.metrics.names import CONDITION, EDIT, PROBE, Metric
 from facegen.metrics.neighbours import Neighbours, save_listing
 from facegen.metrics.probe import ProbeExtractor
 from facegen.metrics.protocol import Number, digest, save, software
-from facegen.metrics.report import scorecard_tables, table
+from facegen.metrics.report import edit_tables, scorecard_tables, table
 from facegen.metrics.sources import DataImages, Generated
 from facegen.out_of_memory import of_measuring, out_of_memory
 from facegen.reference import Build, Reference, open_reference
@@ -54,6 +57,7 @@ def evaluate_job(request: Request, load: Load, load_probe: Callable[..., Any], b
     home = cache_home(request.cache_dir) / "features"
     told = loaded if any(metric.kind == CONDITION for metric in metrics) else []
     _refuse(line for one in told for line in unaskable(one, _probe(extractors), request.scored))
+    _refuse(line for one in loaded if request.edits for line in edit_scorecard.unaskable(one, _probe(extractors)))
     reference = open_reference(request, home, found, build) if any(not metric.of_fake for metric in metrics) else None
     if reference and isinstance(reference.source, DataImages):
         _refuse(line for one in told for line in unlabelled(one, _probe(extractors), reference.source))
@@ -98,8 +102,9 @@ class _Job:
         if ranks.is_first():
             print(table([candidate.name for candidate in candidates], result.records))
             for candidate, record in zip(candidates, result.records, strict=True):
-                if scored := [entry for entry in record["metrics"].values() if entry["metric"] == CONDITION]:
-                    print(scorecard_tables(candidate.name, *scored))
+                for entry in record["metrics"].values():
+                    if entry["metric"] in TABLES:
+                        print(TABLES[entry["metric"]](candidate.name, entry))
             for path in [*result.files, *result.figures]:
                 print(path)
         return result
@@ -116,8 +121,8 @@ class _Job:
         hashed = digest(candidate.subject, common, self.extractors.identities, how)[:8]
         stem = f"{candidate.stem}-{candidate.source.count}-{hashed}"
         found: dict[str, Neighbours] = {}
-        scored = [self._scorecard(candidate).number() for metric in self.metrics if metric.kind == CONDITION]
-        plain = [metric for metric in self.metrics if metric.kind != CONDITION]
+        scored = [SCORED[metric.kind](self, candidate).number() for metric in self.metrics if metric.kind in SCORED]
+        plain = [metric for metric in self.metrics if metric.kind not in SCORED]
         fake = collect(self.home, candidate.source, self.extractors.of_fake, ranks.rank_and_world()) if plain else None
         numbers = [*self._numbers(plain, fake, real, found), *scored]
         if not ranks.is_first():
@@ -128,7 +133,7 @@ class _Job:
         asked = {number.name: record["metrics"][number.name] for number in numbers}
         result.records.append({**record, "metrics": asked})
         _note(candidate, common, numbers)
-        result.figures += [path for number in scored for path in save_scorecard(asked[number.name], candidate.out, stem)]
+        result.figures += [path for number in scored for path in FIGURES[number.metric](asked[number.name], candidate.out, stem)]
         if fake is None:
             return
         for space, neighbours in found.items():
@@ -154,6 +159,15 @@ class _Job:
         assert isinstance(source, Generated), "folders are refused before"
         assert self.reference is not None, "the scorecard is not of_fake"
         return Scorecard(source.studio, probe, self.reference, self.home, self.request.seed, self.request.scored)
+
+    def _edits(self, candidate: Candidate) -> EditScorecard:
+        """What becomes of photographs that a model edits."""
+        source, request = candidate.source, self.request
+        assert isinstance(source, Generated), "folders are refused before"
+        assert self.reference is not None, "the scorecard is not of_fake"
+        editor = Editor(source.studio, request.method, request.strength, request.degrade)
+        lpips = self.extractors.lpips_at_hand(request.lpips_weights)
+        return EditScorecard(editor, _probe(self.extractors), self.reference, self.home, request.seed, request.edited, lpips, request.curve)
 
     def _show(self, neighbours: Neighbours, fake: Collected, candidate: Candidate, stem: str, result: EvaluationResult) -> None:
         """Every image with its nearest training images as a list, and some of them as a figure."""
@@ -186,3 +200,8 @@ def _write_images(fake: Collected, source: Generated, folder: Path) -> None:
         if not path.exists():
             images.save_png(image, path, {**source.studio.facts, "seed": str(seed)})
     print(folder)
+
+
+SCORED: dict[str, Callable[[_Job, Candidate], Any]] = {CONDITION: _Job._scorecard, EDIT: _Job._edits}
+TABLES = {CONDITION: scorecard_tables, EDIT: edit_tables}
+FIGURES = {CONDITION: save_scorecard, EDIT: save_edit_scorecard}

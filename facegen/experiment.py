@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from facegen import schema, stages
+from facegen import edit_request, edits, pretrained, schema, stages
 from facegen.asked import Asked
 from facegen.cli import CONF, one_device_a_job
 from facegen.conflicts import conflicts
@@ -39,6 +40,7 @@ _FREE = (
     "checkpoint",
     "sampler",
     "model.autoencoder",  # it is known by its weights
+    "model.pretrained",  # so is it
     "data.root",
     "data.cache_dir",
     "data.num_workers",
@@ -58,7 +60,7 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     problems = schema.unknown(config, (*GROUPS, "stage1", "seed", "run_dir"))
     problems += [_unchosen(group) for group in GROUPS if config.get(group) is None]
     if not problems and not (problems := _of_data(config)):
-        config = stages.settled(config)
+        config = pretrained.settled(stages.settled(edits.settled(config)))
         problems = _problems(config)
     if (first := stages.first(config)) and not problems:
         problems = _of_first(first, config)
@@ -184,32 +186,14 @@ def load_probe(ckpt: str, ema: str | None = None) -> LoadedProbe:
 
 
 def sample(cfg: DictConfig) -> SampleResult:
-    """Draws the images that `cfg` (conf/sample.yaml) asks for."""
-    config = _plain(cfg)
-    options = {
-        name: wanted
-        for name, (wanted, _) in schema.signature("facegen.sampling.sample_job").items()
-        if name in config and name != "sampler"
-    }
-    asked = {name: kind for name, (kind, _) in schema.signature(ASKED).items()}
-    wanted = {**options, **asked, "ckpt": str, "ema": str | None}
-    for key in ("ema", "autoguidance_ema"):  # a half-life is read as a number
-        config[key] = None if config.get(key) is None else str(config[key])
-    problems = schema.unknown(config, [*wanted, "sampler", "data"])
-    problems += [line for key, kind in wanted.items() for line in schema.check_value(config, key, kind, key)]
-    if "_target_" in (config.get("sampler") or {}):
-        problems += schema.check(config["sampler"], "sampler")
-    problems += _of_other_figures(config)
-    if problems:
+    """Draws the images, or edits the photographs, that `cfg` (conf/sample.yaml) asks for."""
+    config, edit = _plain(cfg), None
+    if config.get("edit") is not None:
+        edit, config = edit_request.request_of(config)
+    elif problems := list(edit_request.misplaced(config)):
         raise UserError(*problems)
-    from facegen.checkpoint import latest
-
-    request = Asked(**{key: config[key] for key in asked})
-    if problems := list(request.problems(sweeps_guidance=config["figure"] == "guidance")):
-        raise UserError(*problems)
-    latest(config["ckpt"])  # what is not there need not wait for torch
-    if weaker := request.weaker():
-        latest(weaker, "autoguidance")
+    job = "facegen.sampling.sample_job" if edit is None else "facegen.editing.edit_job"
+    options, asked = _options(config, job), _asked(config, edit is not None)
     if config["figure"] == "reconstruct":
         return _reconstruct(config)
     from facegen.loading import sampler_of
@@ -217,10 +201,61 @@ def sample(cfg: DictConfig) -> SampleResult:
     loaded = load(config["ckpt"], config["ema"])
     sampler = build(sampler_of(loaded, config.get("sampler")))
     from facegen.guiding import direct
+
+    direction = direct(loaded, asked, load)
+    if edit is not None:
+        from facegen.editing import edit_job
+
+        return edit_job(loaded, sampler, direction, edit, partial(_baseline, loaded), **options)
     from facegen.sampling import sample_job
 
-    direction = direct(loaded, request, load)
-    return sample_job(loaded, sampler, direction, **{key: config[key] for key in options})
+    return sample_job(loaded, sampler, direction, **options)
+
+
+def _baseline(loaded: Loaded, name: str) -> Loaded:
+    """The model that an edit is compared with: of another checkpoint, or what `loaded` was fine-tuned from."""
+    if name != edit_request.PRETRAINED:
+        return load(name)
+    from facegen.loading import untuned
+
+    return untuned(loaded)
+
+
+def _options(config: dict[str, Any], job: str) -> dict[str, Any]:
+    """The options of the function `job` out of the configuration of conf/sample.yaml, which is checked; null is the default of `n`.
+
+    Raises UserError with a line for each problem.
+    """
+    known = schema.signature(job)
+    options = {name: kind for name, (kind, _) in known.items() if name in config and name != "sampler"}
+    config["n"] = known["n"][1] if config["n"] is None else config["n"]
+    of_others = [name for target in (edit_request.OPTIONS, "facegen.sampling.sample_job") for name in schema.signature(target)]
+    wanted = {**options, **{name: kind for name, (kind, _) in schema.signature(ASKED).items()}, "ckpt": str, "ema": str | None}
+    for key in ("ema", "autoguidance_ema"):  # a half-life is read as a number
+        config[key] = None if config.get(key) is None else str(config[key])
+    problems = schema.unknown(config, list(dict.fromkeys([*wanted, "sampler", "data", *of_others])))
+    problems += [line for key, kind in wanted.items() for line in schema.check_value(config, key, kind, key)]
+    if "_target_" in (config.get("sampler") or {}):
+        problems += schema.check(config["sampler"], "sampler")
+    problems += _of_other_figures(config)
+    if problems:
+        raise UserError(*problems)
+    return {name: config[name] for name in options}
+
+
+def _asked(config: dict[str, Any], edits: bool) -> Asked:
+    """What a model is asked, and that all checkpoints that are named are there: what is not there need not wait for torch."""
+    from facegen.checkpoint import latest
+
+    asked = Asked(**{key: config[key] for key in schema.signature(ASKED)})
+    if problems := list(asked.problems(sweeps_guidance=config["figure"] == "guidance")):
+        raise UserError(*problems)
+    latest(config["ckpt"])
+    if weaker := asked.weaker():
+        latest(weaker, "autoguidance")
+    if edits and config["baseline"] not in (None, edit_request.PRETRAINED):
+        latest(config["baseline"], "baseline")
+    return asked
 
 
 def _of_other_figures(config: dict[str, Any]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from facegen.codecs import Codec
 from facegen.diffusion.denoiser import CleanImage, Clipped
 from facegen.diffusion.guidance import Guidance, Guided, Tellable, Told
 from facegen.diffusion.sampler import Sampler, Watch
+from facegen.diffusion.schedule import Schedule
 from facegen.errors import UserError
 from facegen.images import to_uint8
 from facegen.seeding import torch_generator
@@ -33,6 +34,21 @@ class Between:
     weight: float
 
 
+@dataclass(frozen=True)
+class Begin:
+    """Images (N, *shape), as the denoiser sees them, that are walked on from instead of noise, without the first `start` steps.
+
+    `noised` says that they are already what the walk passes there, as inverted ones are; else noise is added (SDEdit, Meng et al. 2022).
+    """
+
+    images: Tensor
+    start: int = 0
+    noised: bool = False
+
+    def __getitem__(self, rows: slice | list[int]) -> Begin:
+        return replace(self, images=self.images[rows])
+
+
 Seed = int | Between
 AnySeed = TypeVar("AnySeed", bound=Seed)
 Stream = Callable[[], Tensor]
@@ -49,6 +65,7 @@ def generate(
     batch_size: int = 64,
     told: Told | None = None,
     guidance: Guidance = UNGUIDED,
+    begin: Begin | None = None,
     clip: bool = True,
     autocast: torch.dtype | None = None,
     watch: Watch | None = None,
@@ -64,6 +81,7 @@ def generate(
         batch_size: how many are walked together and yielded at a time, rounded up to whole groups.
         told: what is asked for, for as many images as there are seeds; None for a model that cannot be told anything.
         guidance: how strongly it is asked for, and by which model.
+        begin: what is walked on from, for as many images as there are seeds; None: noise.
         clip: keep every estimate of the clean image within the codec's limit, where it has one.
         autocast: run the network in this lower precision.
         watch: sees each step of each batch, as `Sampler` says.
@@ -73,20 +91,33 @@ def generate(
     device = _device(denoiser)
     group = group_of(codec.shape, device)
     levels = denoiser.schedule.level(sampler.times(denoiser.schedule))
-    guidance = replace(guidance, weak=guidance.weak and _Grouped(guidance.weak, group))
+    guidance = replace(guidance, weak=guidance.weak and Grouped(guidance.weak, group))
     precision = torch.autocast(device.type, autocast) if autocast else contextlib.nullcontext()
     together = math.ceil(batch_size / group) * group
     for start in range(0, len(seeds), together):
         rows = slice(start, start + together)
-        guided = Guided(_Grouped(denoiser, group), told and told[rows].to(device), guidance, levels)
+        guided = Guided(Grouped(denoiser, group), told and told[rows].to(device), guidance, levels)
         walker = Clipped(guided, codec.limit) if clip and codec.limit else guided
         with torch.no_grad(), _evaluating(denoiser), precision:
             draw = _draws(seeds[rows], codec.shape, device)
-            x = sampler(walker, draw() * denoiser.schedule.prior_std(), draw, watch)
+            if begin is None:
+                x = sampler(walker, draw() * denoiser.schedule.prior_std(), draw, watch)
+            else:
+                x = sampler(walker, _begun(begin, rows, sampler, denoiser.schedule, draw), draw, watch, start=begin.start)
             images = in_groups(codec.decode, group_of(codec.image_shape, device), x).float().cpu()
         if not torch.isfinite(images).all():
             raise UserError(SPOILT)
         yield list(seeds[rows]), to_uint8(images)
+
+
+def _begun(begin: Begin, rows: slice, sampler: Sampler, schedule: Schedule, draw: Stream) -> Tensor:
+    """The images of `rows` at the noise level of the step that the walk begins with."""
+    noise = draw()
+    images = begin.images[rows].to(noise)
+    if begin.noised:
+        return images
+    alpha, sigma = sampler.entry(schedule, begin.start)
+    return alpha * images + sigma * noise
 
 
 class Usual(Protocol):
@@ -143,15 +174,14 @@ def in_groups(function: Callable[..., Tensor], size: int, *tensors: Tensor) -> T
     return torch.cat([function(*rows) for rows in zip(*(x.split(size) for x in padded), strict=True)])[:count]
 
 
-class _Grouped:
+class Grouped:
     """A denoiser that is asked for `size` images at a time."""
 
     def __init__(self, denoiser: Tellable | CleanImage, size: int) -> None:
         self.denoiser, self.size, self.schedule = denoiser, size, denoiser.schedule
 
-    def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
-        told = [] if condition is None else [condition]
-        return in_groups(self.denoiser, self.size, x_t, t, *told)
+    def __call__(self, x_t: Tensor, t: Tensor, *told: Tensor | None) -> Tensor:
+        return in_groups(self.denoiser, self.size, x_t, t, *(part for part in told if part is not None))
 
 
 def _device(denoiser: object) -> torch.device:

@@ -31,6 +31,7 @@ class Model(Protocol):
     provenance: dict[str, str]
     labels: Labels | None
     examples: Tensor | None
+    text: Any
 
     @property
     def run_dir(self) -> Path | None: ...
@@ -66,7 +67,8 @@ class Direction:
         asked = replace(self.asked, **changes)
         way = "switch" if asked.blend == "switch" else "compose"
         facts = {**self.facts, **_facts(asked)} if self.asker or asked.autoguidance else {}
-        return replace(self, asked=asked, guidance=replace(self.guidance, weight=asked.guidance, way=way), facts=facts)
+        guidance = replace(self.guidance, weight=asked.guidance, image_weight=asked.image_guidance, way=way)
+        return replace(self, asked=asked, guidance=guidance, facts=facts)
 
 
 def direct(model: Model, asked: Asked, load: Callable[[str, str | None], Model]) -> Direction:
@@ -88,7 +90,10 @@ def direct(model: Model, asked: Asked, load: Callable[[str, str | None], Model])
 def _impossible(model: Model, asked: Asked) -> Iterator[str]:
     family = model.provenance["family"]
     guided = asked.guidance != 1 and not asked.autoguidance
-    if model.labels is None:
+    if model.text is not None:
+        if asked.condition is not None:
+            yield f"condition={spelled(asked.condition)}: {model.path} is told in words; type edit=PHOTOGRAPH age=60"
+    elif model.labels is None:
         if asked.condition is not None:
             wanted = f"leave it out, or train one that is: python train.py {told_one(family)} data=NAME"
             yield f"condition={spelled(asked.condition)}: {model.path} is model={family}, which is told nothing; {wanted}"
@@ -96,6 +101,8 @@ def _impossible(model: Model, asked: Asked) -> Iterator[str]:
             way_out = "leave it out, or type autoguidance=early"
             yield f"guidance={asked.guidance:g}: {model.path} is model={family}, which has no condition to be guided by; {way_out}"
         return
+    if asked.image_guidance != 1:
+        yield from _unguided_by_source(model, asked)
     if why := never_unasked(model):
         if guided:
             yield f"guidance={asked.guidance:g}: {why}; type guidance=1, or autoguidance=early"
@@ -110,9 +117,22 @@ def told_one(family: str) -> str:
 
 def never_unasked(model: Model) -> str:
     """Why `model` cannot draw without being told what, where it cannot; else nothing."""
-    if model.config["model"].get("drop_condition", 1):
+    options = model.config["model"]
+    share = "drop_text" if "drop_text" in options else "drop_condition"
+    if options.get(share, 1):
         return ""
-    return f"{model.path} was trained with model.drop_condition=0 and has never drawn without being told what"
+    return f"{model.path} was trained with model.{share}=0 and has never drawn without being told what"
+
+
+def _unguided_by_source(model: Model, asked: Asked) -> Iterator[str]:
+    """Why image_guidance= can do nothing, where it cannot."""
+    told, options = f"image_guidance={asked.image_guidance:g}", model.config["model"]
+    if "drop_both" not in options or model.config["data"].get("source") in (None, "none"):
+        yield f"{told}: {model.path} is model={model.provenance['family']} and is shown no source to be guided by; type image_guidance=1"
+    elif not options["drop_both"]:
+        yield f"{told}: {model.path} was trained with model.drop_both=0 and has never drawn without its source; type image_guidance=1"
+    elif asked.autoguidance:
+        yield f"{told}: autoguidance takes the place of the model that is shown nothing; type image_guidance=1, or leave autoguidance out"
 
 
 def _weak(model: Model, asked: Asked, load: Callable[[str, str | None], Model]) -> tuple[Any, dict[str, str]]:
@@ -152,5 +172,7 @@ def _facts(asked: Asked) -> dict[str, str]:
     facts = {"condition": "as in the data" if asked.condition is None else spelled(asked.condition), "guidance": f"{asked.guidance:g}"}
     if isinstance(asked.condition, dict | list):
         facts["blend"] = asked.blend
+    if asked.image_guidance != 1:
+        facts["image_guidance"] = f"{asked.image_guidance:g}"
     optional = ("guidance_interval", "guidance_rescale", "autoguidance", "autoguidance_ema")
     return {**facts, **{name: str(getattr(asked, name)) for name in optional if getattr(asked, name)}}

@@ -7,6 +7,7 @@ variance, so that alpha = (1 + level^2)^-1/2 and sigma = level alpha, whatever s
 from __future__ import annotations
 
 import inspect
+import math
 from contextlib import nullcontext
 from typing import Any, cast
 
@@ -78,17 +79,35 @@ class DiffusersSampler(Sampler):
             scheduler.set_begin_index(0)
         return scheduler
 
+    def entry(self, schedule: Schedule, start: int) -> tuple[float, float]:
+        """alpha and sigma, in the scale of `schedule`, of the image that the walk passes before the step `start`."""
+        walked = cast(Discrete, schedule if _finite(schedule) else Linear(1000))
+        scheduler = self._over(walked)
+        t = scheduler.timesteps[self._skipped(scheduler, start)]
+        time = schedule.time_of(walked.level(_time(scheduler, walked, t, _scale(scheduler, t)).double()))
+        return float(schedule.alpha(time)), float(schedule.sigma(time))
+
+    def _skipped(self, scheduler: Any, start: int) -> int:
+        """How many calls of the network the first `start` steps are; raises UserError where they cannot be left out."""
+        calls, order = len(scheduler.timesteps), getattr(scheduler, "order", 1)
+        if start and calls > order * self.steps + 1:
+            raise UserError(f"{self.scheduler.__name__} begins with steps of another kind, which cannot be left out; type sampler=ddim")
+        skipped = start * order
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(skipped)
+        return skipped
+
     @torch.no_grad()
-    def __call__(self, denoiser: CleanImage, x: Tensor, draw: Draw | None = None, watch: Watch | None = None) -> Tensor:
-        x = x / denoiser.schedule.prior_std()
+    def __call__(self, denoiser: CleanImage, x: Tensor, draw: Draw | None = None, watch: Watch | None = None, start: int = 0) -> Tensor:
+        x = x / (math.hypot(*self.entry(denoiser.schedule, start)) if start else denoiser.schedule.prior_std())
         if not _finite(denoiser.schedule):
             denoiser = Rescheduled(denoiser, Linear(1000))
         schedule = cast(Discrete, denoiser.schedule)
-        scheduler, seen = self._over(schedule), 0
-        calls = len(scheduler.timesteps)
-        for call, t in enumerate(scheduler.timesteps):
+        scheduler, seen = self._over(schedule), start
+        calls, skipped = len(scheduler.timesteps), self._skipped(scheduler, start)
+        for call, t in enumerate(scheduler.timesteps[skipped:], skipped):
             scale = _scale(scheduler, t)
-            x = x / scale if call == 0 else x
+            x = x / scale if call == skipped else x
             x_t, time = scheduler.scale_model_input(x, t), _time(scheduler, schedule, t, scale)
             x_0 = denoiser(x_t, x.new_full((len(x),), float(time)))
             if watch is not None and call * self.steps >= seen * calls:

@@ -19,6 +19,7 @@ from facegen.generate import in_groups
 from facegen.images import to_float
 from facegen.loading import Build, autoencoder_of
 from facegen.out_of_memory import of_encoding, out_of_memory
+from facegen.pretrained import base_of
 from facegen.progress import progress
 
 DEAD = 1e-3  # deviation of a channel of latents that tells no image from another
@@ -40,26 +41,57 @@ def furnish(
         try:
             codec.load(stored["codec"])
         except (KeyError, RuntimeError, TypeError, AttributeError) as error:
-            reason = str(error).splitlines()[0]
             raise UserError(
-                f"the newest checkpoint holds no autoencoder that fits ({reason}); delete it, or type another run_dir="
+                f"the newest checkpoint holds no autoencoder that fits ({_first(error)}); delete it, or type another run_dir="
             ) from error
         _refuse_another(codec, source, build)
     else:
         codec.network.load_state_dict(autoencoder_of(source, build).state_dict())
+    return use_latents(codec, data, str(source), device, home, measure=stored is None)
+
+
+def begin_with_pretrained(model: Any, data: Any, stored: dict[str, Any] | None, device: torch.device, home: Path) -> PackedLatents:
+    """Gives `model` what it is fine-tuned from, or what the checkpoint `stored` of its own run says of that, and `data` its latents.
+
+    Raises UserError where that cannot be found or read.
+    """
+    if stored is None:
+        model.begin_with(*base_of(model.pretrained))
+    else:
+        try:
+            model.load_rest(stored, base_of)
+        except (KeyError, RuntimeError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"the newest checkpoint is none of this model ({_first(error)}); delete it, or type another run_dir="
+            ) from error
+    return use_latents(model.codec, data, model.pretrained, device, home, measure=False)
+
+
+def _first(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def use_latents(codec: Latents, data: Any, whose: str, device: torch.device, home: Path, measure: bool) -> PackedLatents:
+    """Gives `data` the latents that `codec`, of the autoencoder `whose`, makes of its images and of their sources; out of the cache in
+    `home`, or made now on `device`.
+
+    With `measure` the codec is standardised by them, where it has no scale of its own. Raises UserError where the autoencoder is dead.
+    """
     with out_of_memory("encoding the images", partial(of_encoding, device.type)):
         packed = encoded(data, codec, device, home)
+        sources = encoded(data, codec, device, home, of_sources=True) if data.edit_source.shows else None
     if not (packed.alive >= DEAD).all():
         told = ", ".join(f"{value:.2g}" for value in packed.alive)
         raise UserError(
-            f"the autoencoder {source} is dead: its latents hardly differ between images (standard deviation by channel {told}, allowed "
+            f"the autoencoder {whose} is dead: its latents hardly differ between images (standard deviation by channel {told}, allowed "
             f"{DEAD:g} and more); train one longer: python train.py model=autoencoder data=NAME run_dir=NEW"
         )
-    if stored is None:
-        codec.standardize(torch.from_numpy(packed.mean), torch.from_numpy(packed.deviation))
-    require_scaled(codec, packed, data.numbers("train"))
+    if codec.scale is None:
+        if measure:
+            codec.standardize(torch.from_numpy(packed.mean), torch.from_numpy(packed.deviation))
+        require_scaled(codec, packed, data.numbers("train"))
     codec.rest()
-    data.use(packed)
+    data.use(packed, sources)
     return packed
 
 
@@ -75,11 +107,12 @@ def _refuse_another(codec: Latents, source: Path, build: Build) -> None:
         )
 
 
-def encoded(data: Any, codec: Latents, device: torch.device, home: Path) -> PackedLatents:
-    """The latents of all images of `data`, out of the cache in `home` or made now on `device`."""
-    numbers = data.numbers("all")
-    sides, parts = 2 if data.flip else 1, 2 if codec.network.spread else 1
-    contents = Contents(data.fingerprint, codec.fingerprint(), len(numbers), [sides, parts, *codec.shape])
+def encoded(data: Any, codec: Latents, device: torch.device, home: Path, of_sources: bool = False) -> PackedLatents:
+    """The latents of all images of `data`, or the means of those of their sources, out of the cache in `home` or made now on `device`."""
+    numbers, read = data.numbers("all"), data.sources if of_sources else data.pixels
+    sides, parts = 2 if data.flip else 1, 2 if codec.network.spread and not of_sources else 1
+    which = f"{data.fingerprint} {data.edit_source}" if of_sources else data.fingerprint
+    contents = Contents(which, codec.fingerprint(), len(numbers), [sides, parts, *codec.shape])
     group = max(1, AREA // (codec.image_shape[1] * codec.image_shape[2]))
     with contextlib.ExitStack() as stack:
         advance: Callable[[int], None] | None = None
@@ -89,7 +122,7 @@ def encoded(data: Any, codec: Latents, device: torch.device, home: Path) -> Pack
             if advance is None:  # the bar appears where there is something to do
                 done = int(np.searchsorted(numbers, chosen[0]))
                 advance = stack.enter_context(progress("encoding images", done, len(numbers)))
-            images = to_float(torch.from_numpy(np.array(data.pixels(chosen))).to(device))
+            images = to_float(torch.from_numpy(np.array(read(chosen))).to(device))
             with torch.inference_mode():
                 moments = [
                     in_groups(lambda x: torch.stack(codec.moments(x)[:parts], dim=1), group, side)

@@ -18,8 +18,9 @@ from facegen.conflicts import beyond_the_schedule
 from facegen.diffusion.denoiser import Denoiser
 from facegen.durable import sha256
 from facegen.errors import UserError
-from facegen.families.labels import Labels, usual
+from facegen.families.labels import Labels
 from facegen.networks.probe import Classifier
+from facegen.pretrained import base_of
 from facegen.types import NonNegativeInt, PositiveInt
 
 Build = Callable[..., Any]
@@ -38,7 +39,8 @@ OF_PROBE = ("condition_names", "condition_groups", "resolution", "channels", "fi
 class Loaded:
     """A model ready to draw: its denoiser with averaged weights, its codec, and where it comes from.
 
-    `labels` and `examples` (N,K) are what it can be told and what it was told in training, where it can be told anything. `provenance` is
+    `labels` and `examples` (N,K) are what it can be told and what it was told in training, where it can be told anything; `text`
+    (`facegen.text`) reads prompts where it is told those. `encode_source` is how a model that edits is shown a source. `provenance` is
     what is written beside every picture; `checkpoints` are those of the same run, oldest first.
     """
 
@@ -49,8 +51,11 @@ class Loaded:
     provenance: dict[str, str]
     build: Build
     ema: str | None
+    usual_conditions: Callable[[Sequence[int]], Tensor | None]
     labels: Labels | None = None
     examples: Tensor | None = None
+    text: Any = None
+    encode_source: Callable[[Tensor], Tensor] | None = None
 
     @property
     def run_dir(self) -> Path | None:
@@ -61,10 +66,6 @@ class Loaded:
     def checkpoints(self) -> list[Path]:
         """The step checkpoints of the run, oldest first; this one alone where it lies in no run."""
         return checkpoint.steps(self.run_dir) if self.run_dir else [self.path]
-
-    def usual_conditions(self, seeds: Sequence[int]) -> Tensor | None:
-        """What the images of `seeds` are told where nobody asks for anything (B,K), where the model can be told anything."""
-        return None if self.examples is None else usual(self.examples, seeds)
 
     def reload(self, path: Path) -> Loaded:
         """The same model at another checkpoint of its run."""
@@ -112,6 +113,20 @@ def load(ckpt: str | Path, build: Build, ema: str | None = None) -> Loaded:
     return _drawing(_restore(checkpoint.latest(ckpt), build, ema), build, ema)
 
 
+def untuned(loaded: Loaded) -> Loaded:
+    """What `loaded` was fine-tuned from, which is shown no source; raises UserError where it was trained from scratch, or that is gone."""
+    config = loaded.config
+    if not (pretrained := config["model"].get("pretrained")):
+        family = loaded.provenance["family"]
+        raise UserError(f"baseline=pretrained: {loaded.path} is model={family}, trained from scratch; type baseline=CKPT, of another model")
+    head = checkpoint.header(checkpoint.read(loaded.path, mmap=True), loaded.path)
+    model = loaded.build(config["model"], **_facts(head, schema.facts_asked(config["model"]), loaded.path))
+    model.begin_with(*base_of(pretrained))
+    model.eval().requires_grad_(False)
+    provenance = {**loaded.provenance, "checkpoint": f"{pretrained}, not tuned", "step": "0", "ema": "raw"}
+    return replace(loaded, denoiser=model.denoiser, codec=model.codec, text=model.text, provenance=provenance)
+
+
 def load_autoencoder(ckpt: str | Path, build: Build, ema: str | None = None) -> LoadedAutoencoder:
     """The autoencoder of `ckpt`; what it may be, `ema` and errors as for `load`, and UserError where it is of another model."""
     return _reconstructing(_restore(checkpoint.latest(ckpt), build, ema, family="autoencoder"))
@@ -128,8 +143,9 @@ def _drawing(restored: _Restored, build: Build, ema: str | None) -> Loaded:
     if not model.draws:
         wanted = "type figure=reconstruct, or " * (head.family == "autoencoder") + "sample one of a model that draws: ckpt=RUN_OR_FILE"
         raise UserError(f"{path} is a checkpoint of model={head.family}, which draws nothing; {wanted}")
-    told = getattr(model, "labels", None), getattr(model, "examples", None)
-    return Loaded(path, head.config, model.denoiser, model.codec, _provenance(restored), build, ema, *told)
+    told = {name: getattr(model, name, None) for name in ("labels", "examples", "text", "encode_source")}
+    own = (head.config, model.denoiser, model.codec, _provenance(restored), build, ema, model.usual_conditions)
+    return Loaded(path, *own, **told)
 
 
 def _reconstructing(restored: _Restored) -> LoadedAutoencoder:
@@ -169,11 +185,8 @@ def autoencoder_of(source: str | Path, build: Build) -> Any:
         path = checkpoint.latest(first if first.is_dir() else source, stages.OPTION)
         return _restore(path, build, None, family="autoencoder").model.autoencoder
     network = build(stages.described(str(source)))
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
     try:
-        theirs = AutoencoderKL.from_pretrained(source, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False)
-        network.model.load_state_dict(theirs.state_dict(), strict=True)  # pyright: ignore[reportAttributeAccessIssue]
+        network.begin_with(source)
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{stages.OPTION}={source} cannot be read ({reason}); give the folder that save_pretrained wrote") from error
@@ -206,10 +219,10 @@ def _restore(path: Path, build: Build, ema: str | None, family: str | None = Non
         )
     halflife = _halflife(ema, head.config, stored.get("ema", {}), path)
     try:
+        if model.draws:
+            model.load_rest(stored, base_of)
         model.load_state_dict(stored["state_dict"], strict=True)
         model.load_state_dict(stored["ema"][halflife] if halflife else {}, strict=False)
-        if model.draws:
-            model.codec.load(stored.get("codec", {}))
     except (KeyError, RuntimeError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} does not hold the weights that its configuration asks for ({reason}): use another checkpoint") from error

@@ -125,7 +125,8 @@ def open_reference(request: Request, home: Path, loaded: Sequence[Loaded | Loade
         raise UserError(f"data._target_={node['_target_']} is no data module; type data=NAME")
     data.prepare()
     options = {key: value for key, value in node.items() if key not in (*FREE, "_target_", "resolution", "channels", "crop")}
-    split = request.split or ("held_out" if any(isinstance(one, LoadedAutoencoder) for one in loaded) else "train")
+    unseen = request.edits or any(isinstance(one, LoadedAutoencoder) for one in loaded)
+    split = request.split or ("held_out" if unseen else "train")
     source = DataImages(data, split, request.real_n, options)
     if not source.count:
         raise UserError(f"split={split}: no image of the data is held out; type split=train, or data=NAME that has some")

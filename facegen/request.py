@@ -10,14 +10,15 @@ from typing import Any, Literal
 from facegen import schema
 from facegen.asked import Asked
 from facegen.errors import UserError
-from facegen.metrics.names import CONDITION, METRICS, Metric, checked, unknown
-from facegen.types import NonNegativeInt, PositiveInt, Tile
+from facegen.metrics.names import CONDITION, EDIT, METRICS, SCORECARDS, Metric, checked, unknown
+from facegen.types import NonNegativeInt, PositiveFraction, PositiveInt, Tile
 from facegen.wishes import spelled
 
 OPTIONS, ASKED = "facegen.metrics.measure.Options", "facegen.asked.Asked"
 NESTED = {"options": OPTIONS, "asked": ASKED}  # fields of a request that hold the arguments of another class
 GROUPS = ("data", "sampler")
 DRAWN, SCORED = 10_000, 1_000  # images, where n says nothing else: for a scorecard, which draws more beside them, the second
+EDITED = 500  # photographs, for a scorecard of edits
 OF_MODELS = {  # what a folder has no use for
     "n": None,
     "seed": 0,
@@ -25,6 +26,10 @@ OF_MODELS = {  # what a folder has no use for
     "images": False,
     "tile": None,
     "sampler": {},
+    "method": None,
+    "strength": None,
+    "degrade": True,
+    "curve": True,
     **{name: default for name, (_, default) in schema.signature(ASKED).items()},
 }
 
@@ -33,7 +38,7 @@ OF_MODELS = {  # what a folder has no use for
 class Request:
     """One evaluation: `ckpt` or `fake` are measured against `real` or `data`; what the rest means stands in conf/evaluate.yaml.
 
-    `split` None is `held_out` for an autoencoder and `train` for all else.
+    `split` None is `held_out` for an autoencoder and for edits, and `train` for all else.
     """
 
     ckpt: str | list[str] | None
@@ -54,6 +59,10 @@ class Request:
     tile: Tile | None
     device: Literal["cpu", "cuda"] | None
     cache_dir: str | None
+    method: Literal["edit", "sdedit", "invert"] | None
+    strength: PositiveFraction | None
+    degrade: bool
+    curve: bool
     data: dict[str, Any]
     sampler: dict[str, Any]
     options: dict[str, Any]
@@ -62,8 +71,18 @@ class Request:
     @property
     def count(self) -> int:
         """How many images are drawn."""
-        only_scored = all(METRICS[name].kind == CONDITION for name in self.metrics)
+        only_scored = all(METRICS[name].kind in SCORECARDS for name in self.metrics)
         return self.scored if only_scored else DRAWN if self.n is None else self.n
+
+    @property
+    def edits(self) -> bool:
+        """Whether photographs are edited."""
+        return any(METRICS[name].kind == EDIT for name in self.metrics)
+
+    @property
+    def edited(self) -> int:
+        """How many photographs are edited, where there are so many."""
+        return EDITED if self.n is None else self.n
 
     @property
     def scored(self) -> int:
@@ -150,7 +169,7 @@ def _sides(config: dict[str, Any]) -> list[str]:
             problems.append(f"{name} is of models that draw, fake={fake} is a folder; leave {name} out")
     if real and data:
         problems.append(f"real={real} and data=...: one of them is measured against; leave the other out")
-    needs_real = [name for name in config["metrics"] if not METRICS[name].of_fake and METRICS[name].kind != CONDITION]
+    needs_real = [name for name in config["metrics"] if not METRICS[name].of_fake and METRICS[name].kind not in SCORECARDS]
     if fake and not ckpt and needs_real and not real and "_target_" not in data:
         problems.append(f"{needs_real[0]} compares fake={fake} with real images; type real=FOLDER, or data=NAME data.root=FOLDER")
     paired = [name for name in config["metrics"] if METRICS[name].paired]
@@ -168,12 +187,13 @@ def _sides(config: dict[str, Any]) -> list[str]:
 
 def _scored(config: dict[str, Any]) -> list[str]:
     """Problems of the scorecard of a conditional model, which asks a model for everything in turn and looks at labelled images."""
-    others = [name for name in config["metrics"] if METRICS[name].kind != CONDITION]
-    if len(others) == len(config["metrics"]):
-        return []
+    kinds = {METRICS[name].kind for name in config["metrics"]}
+    problems = list(_edited(config)) if EDIT in kinds else [*_of_edits(config)]
+    if CONDITION not in kinds:
+        return problems
+    others = [name for name in config["metrics"] if METRICS[name].kind not in SCORECARDS]
     if config["fake"]:
         return [f"condition asks a model for what it can be told, fake={config['fake']} is a folder; leave it out of metrics"]
-    problems = []
     if config["real"]:
         problems.append(f"condition looks at labelled images, real={config['real']} has no labels; leave real out, or type data=NAME")
     if config["condition"] is not None:
@@ -183,3 +203,26 @@ def _scored(config: dict[str, Any]) -> list[str]:
     if config["images"] and not others:
         problems.append("images=true writes the images of other metrics than condition; leave it out, or type metrics=[condition,fd_probe]")
     return problems
+
+
+def _of_edits(config: dict[str, Any]) -> Iterator[str]:
+    for name in ("method", "strength", "degrade", "curve"):
+        if config[name] != OF_MODELS[name] and not config["fake"]:
+            yield f"{name}={config[name]} is of edits; leave {name} out, or type metrics=[edit]"
+
+
+def _edited(config: dict[str, Any]) -> Iterator[str]:
+    """Problems of the scorecard of edits, which makes its own of photographs of people of known ages."""
+    if config["fake"]:
+        yield f"edit asks a model for edits, fake={config['fake']} is a folder; leave it out of metrics"
+    if config["real"]:
+        yield f"edit looks at people of known ages, real={config['real']} has no labels; leave real out, or type data=NAME"
+    if config["condition"] is not None:
+        yield "metrics=[edit] asks for every age in turn; leave condition= out"
+    if len(config["metrics"]) > 1:
+        yield "metrics=[edit] edits held-out photographs, other metrics draw faces; measure them by a command of their own"
+    if config["strength"] is not None and config["method"] == "edit":
+        yield f"strength={config['strength']:g} is of method=sdedit and invert; leave it out, or type method=sdedit"
+    for name in ("guidance", "image_guidance"):
+        if isinstance(config[name], int | float) and config[name] < 1:
+            yield f"{name}={config[name]:g}: below 1 it would lead away from what is asked; type {name}=1 or more"

@@ -64,9 +64,11 @@ TARGETS = frozenset(
         "families.autoencoder.Autoencoder",
         "families.class_conditional.ClassConditional",
         "families.ddpm.DDPM",
+        "families.instruct_pix2pix.InstructPix2Pix",
         "families.latent.ConditionalLatentDiffusion",
         "families.latent.LatentDiffusion",
         "families.optimization.Adam",
+        "families.pix2pix.Pix2Pix",
         "families.probe.Probe",
         "interop.DiffusersSampler",
         "loggers.Loggers",
@@ -74,7 +76,9 @@ TARGETS = frozenset(
         "networks.autoencoder.VQAutoencoder",
         "networks.discriminator.PatchDiscriminator",
         "networks.probe.ProbeNet",
+        "networks.stable.StableUNet",
         "networks.unet.UNet",
+        "text.Text",
         "trainer.TrainerOptions",
     )
 )

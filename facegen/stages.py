@@ -16,6 +16,7 @@ import yaml
 
 from facegen import schema
 from facegen.checkpoint import check_targets, header, latest, read, steps
+from facegen.edits import PIX2PIX
 from facegen.errors import UserError
 from facegen.networks.checks import check_autoencoder, factor_of
 
@@ -30,7 +31,8 @@ SIZES, LARGEST = ("channels", "latent_channels", "layers", "groups", "patch"), 8
 
 def is_latent(config: Mapping[str, Any]) -> bool:
     """Whether the configuration is of a model in latents."""
-    return (config.get("model") or {}).get("_target_") in (LATENT, TOLD)
+    model = config.get("model") or {}
+    return model.get("_target_") in (LATENT, TOLD) or (model.get("_target_") == PIX2PIX and bool(model.get("autoencoder")))
 
 
 def settled(config: dict[str, Any]) -> dict[str, Any]:
@@ -71,14 +73,22 @@ def has_begun(config: Mapping[str, Any]) -> bool:
     return bool(config.get("run_dir")) and bool(steps(config["run_dir"]))
 
 
-def _of_begun(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The autoencoder that the run has begun with: where it came from may be gone."""
+def begun(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the run has begun with, where it has and can be read."""
     if not has_begun(config):
         return None
     try:
         stored = yaml.safe_load(Path(config["run_dir"], "config.yaml").read_text())
-        network = schema.modernised(stored["model"]["codec"]["network"])
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return stored if isinstance(stored, dict) else None
+
+
+def _of_begun(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The autoencoder that the run has begun with: where it came from may be gone."""
+    try:
+        network = schema.modernised((begun(config) or {})["model"]["codec"]["network"])
+    except (TypeError, KeyError, AttributeError):
         return None  # another run, or a damaged one: told where it is opened
     return network if network.get("_target_") in AUTOENCODERS and not list(schema.check(network, OPTION)) else None
 

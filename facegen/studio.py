@@ -18,7 +18,7 @@ from facegen.diffusion.guidance import Told
 from facegen.diffusion.sampler import Sampler, Watch
 from facegen.durable import sha256
 from facegen.errors import UserError
-from facegen.generate import AnySeed, Between, Seed, generate, group_of
+from facegen.generate import AnySeed, Begin, Between, Seed, generate, group_of
 from facegen.guiding import Direction, Model
 from facegen.out_of_memory import Way, of_drawing, out_of_memory
 from facegen.progress import progress
@@ -62,14 +62,21 @@ class Studio:
             raise UserError(f"guidance_interval=[{lowest:g},{highest:g}] holds none of the walk's noise levels; {walked}")
 
     def batches(
-        self, seeds: Sequence[AnySeed], title: str, watch: Watch | None = None, kept: int = 0, told: Told | None = None
+        self,
+        seeds: Sequence[AnySeed],
+        title: str,
+        watch: Watch | None = None,
+        kept: int = 0,
+        told: Told | None = None,
+        begin: Begin | None = None,
     ) -> Iterator[tuple[list[AnySeed], np.ndarray]]:
         """The images (B,C,H,W) uint8 of `seeds`, some at a time, behind a progress bar that counts the `kept` ones as done.
 
-        They are asked for what `told` says or, by default, for what the direction does. Raises UserError where memory does not suffice.
+        They are asked for what `told` says or, by default, for what the direction does, and begin with noise or with what `begin` says.
+        Raises UserError where memory does not suffice.
         """
         with out_of_memory("drawing", self._smaller):
-            yield from self._drawn(seeds, title, watch, kept, told)
+            yield from self._drawn(seeds, title, watch, kept, told, begin)
 
     def _smaller(self, error: BaseException) -> Iterator[Way]:
         """What to ask for where memory did not suffice."""
@@ -78,9 +85,9 @@ class Studio:
         return of_drawing(self.batch_size, group, side, tile_of(self.loaded), self.device, error)
 
     def _drawn(
-        self, seeds: Sequence[AnySeed], title: str, watch: Watch | None, kept: int, told: Told | None
+        self, seeds: Sequence[AnySeed], title: str, watch: Watch | None, kept: int, told: Told | None, begin: Begin | None
     ) -> Iterator[tuple[list[AnySeed], np.ndarray]]:
-        denoiser, steps = self.loaded.denoiser.to(self.device), self.sampler.steps
+        denoiser, steps = self.loaded.denoiser.to(self.device), self.sampler.steps - (begin.start if begin else 0)
         guidance = self.direction.guidance
         if isinstance(guidance.weak, torch.nn.Module):
             guidance.weak.to(self.device)
@@ -94,13 +101,15 @@ class Studio:
                     watch(i, x_t, x_0)
 
             codec, sampler = self.loaded.codec, self.sampler
-            how = {"batch_size": self.batch_size, "watch": each_step, "told": told, "guidance": guidance}
+            how = {"batch_size": self.batch_size, "watch": each_step, "told": told, "guidance": guidance, "begin": begin}
             for chosen, drawn in generate(denoiser, codec, sampler, seeds, **how):
                 yield chosen, drawn.numpy()
 
-    def draw(self, seeds: Sequence[Seed], title: str, watch: Watch | None = None, told: Told | None = None) -> np.ndarray:
+    def draw(
+        self, seeds: Sequence[Seed], title: str, watch: Watch | None = None, told: Told | None = None, begin: Begin | None = None
+    ) -> np.ndarray:
         """The images (N,C,H,W) uint8 of `seeds`, all at once."""
-        return np.concatenate([drawn for _, drawn in self.batches(seeds, title, watch, told=told)])
+        return np.concatenate([drawn for _, drawn in self.batches(seeds, title, watch, told=told, begin=begin)])
 
     def but(self, **changes: Any) -> Studio:
         """The same, asked otherwise: `changes` are fields of `facegen.asked.Asked`."""

@@ -28,7 +28,7 @@ from facegen.checkpoint import Header, header, read, step_of
 from facegen.compiling import compiling
 from facegen.data.cache import cache_home
 from facegen.distributed import resume_command, settle, tie
-from facegen.latents import furnish
+from facegen.latents import begin_with_pretrained, furnish
 from facegen.loading import LoadedAutoencoder, load_measurable, load_probe
 from facegen.out_of_memory import of_training, out_of_memory
 from facegen.perceptual import find
@@ -74,6 +74,8 @@ def fit(config: dict[str, Any], run: RunDir, build: Build, stage: str = "") -> T
     if stages.is_latent(config):
         source = Path(config["model"]["autoencoder"] or run.path / stages.FIRST)
         furnish(model, data, source, stored, build, trainer.strategy.root_device, cache_home(config["data"].get("cache_dir")))
+    elif hasattr(model, "begin_with"):
+        begin_with_pretrained(model, data, stored, trainer.strategy.root_device, cache_home(config["data"].get("cache_dir")))
     stored = None  # mapped into memory: it would keep the file on the disk after it is pruned
     if latest:
         _say(f"continuing {run.path} from {latest.name}")

@@ -14,6 +14,7 @@ PositiveFloat = Annotated[float, Gt(0), Lt(inf)]
 NonNegativeFloat = Annotated[float, Ge(0), Lt(inf)]
 Fraction = Annotated[float, Ge(0), Le(1)]
 ProperFraction = Annotated[float, Ge(0), Lt(1)]
+PositiveFraction = Annotated[float, Gt(0), Le(1)]
 GuidanceWeight = Annotated[float, Ge(0), Le(1000)]
 SMALLEST_TILE = 8  # latent pixels: of less a decoder sees nothing but edges
 Tile = Annotated[int, Ge(SMALLEST_TILE)]

@@ -68,11 +68,11 @@ def test_where_nothing_is_said_the_learned_null_stands_and_only_there_does_it_le
 
 def test_conditions_are_dropped_by_sample_in_training_and_never_when_it_is_measured() -> None:
     family, labels = model(drop_condition=0.25), torch.rand(4000, 3)
-    dropped = family.train().condition({"condition": labels}).isnan()
+    dropped = family.train().told({"condition": labels})[0].isnan()
     assert torch.equal(dropped.all(dim=1), dropped.any(dim=1))
     assert dropped[:, 0].float().mean().item() == pytest.approx(0.25, abs=0.03)
-    assert torch.equal(family.eval().condition({"condition": labels}), labels)
-    assert torch.equal(model(drop_condition=0.0).train().condition({"condition": labels}), labels)
+    assert torch.equal(family.eval().told({"condition": labels})[0], labels)
+    assert torch.equal(model(drop_condition=0.0).train().told({"condition": labels})[0], labels)
 
 
 @pytest.mark.parametrize("injection", ["embedding", "channels"])
@@ -88,7 +88,7 @@ def test_every_weight_of_the_condition_learns_by_either_injection(injection: str
 
 def test_the_family_overrides_what_it_is_conditioned_on_and_nothing_else() -> None:
     own = {name for name in vars(ClassConditional) if not name.startswith("_")}
-    assert own == {"family", "condition", "usual_conditions"}
+    assert own == {"family", "told", "usual_conditions"}
     assert ClassConditional.training_step is DDPM.training_step
 
 

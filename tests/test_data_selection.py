@@ -73,12 +73,13 @@ def test_labels_that_cannot_be_chosen_are_told(wanted, what):
 @pytest.mark.parametrize(
     ("columns", "balance", "by"),
     [
-        (COLUMNS, False, None),
-        (COLUMNS, "race", "race"),
-        (COLUMNS, "Young", "Young"),
-        (choose(COLUMNS, ["race", "Male"], ""), True, "race"),
-        (choose(COLUMNS, ["Black", "Male"], ""), "Black", "Black"),
-        (Columns(("1", "2", "3"), {"digit": ("1", "2")}), 3, "3"),
+        (COLUMNS, False, ()),
+        (COLUMNS, "race", ("race",)),
+        (COLUMNS, ["Male", "age"], ("Male", "age")),
+        (COLUMNS, "Young", ("Young",)),
+        (choose(COLUMNS, ["race", "Male"], ""), True, ("race",)),
+        (choose(COLUMNS, ["Black", "Male"], ""), "Black", ("Black",)),
+        (Columns(("1", "2", "3"), {"digit": ("1", "2")}), 3, ("3",)),
     ],
 )
 def test_classes_are_balanced_over_a_group_or_an_attribute(columns, balance, by):
@@ -202,18 +203,18 @@ def test_images_in_no_class_are_not_shown():
 def test_a_class_without_images_is_left_out_and_no_class_at_all_is_told():
     columns = Columns(("a", "b", "c"), {"class": ("a", "b", "c")})
     conditions = np.eye(3)[[0, 0, 2]]
-    assert balanced(np.array([7, 8, 9]), conditions, columns, "class").tolist() == [7, 8, 9, 9]
-    assert balanced(np.array([7, 8, 9]), conditions, Columns(columns.names, {}), "b").tolist() == [7, 8, 9]
+    assert balanced(np.array([7, 8, 9]), conditions, columns, ["class"]).tolist() == [7, 8, 9, 9]
+    assert balanced(np.array([7, 8, 9]), conditions, Columns(columns.names, {}), ["b"]).tolist() == [7, 8, 9]
     with pytest.raises(UserError, match=r"^data.balance=class: no image .* is in a class of class; type data.balance=false$"):
-        balanced(np.array([7]), np.zeros((1, 3)), columns, "class")
+        balanced(np.array([7]), np.zeros((1, 3)), columns, ["class"])
 
 
 def test_classes_that_are_never_shown_are_told_where_the_data_is_balanced(capsys):
     columns = Columns(("a", "b", "c", "Male"), {"class": ("a", "b", "c")})
     conditions = np.eye(4)[[0, 0, 2]]
-    balanced(np.arange(3), conditions, columns, "class")
-    balanced(np.arange(3), conditions, columns, "Male")
-    balanced(np.arange(3), 1 - conditions, columns, "Male")
+    balanced(np.arange(3), conditions, columns, ["class"])
+    balanced(np.arange(3), conditions, columns, ["Male"])
+    balanced(np.arange(3), 1 - conditions, columns, ["Male"])
     assert capsys.readouterr().err.splitlines() == [
         f"data.balance={by}: never shown, because no image to train on is in that class: {name}"
         for by, name in (("class", "b"), ("Male", "Male"), ("Male", "not Male"))

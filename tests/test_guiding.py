@@ -50,6 +50,7 @@ class Model:
         self.denoiser = Denoiser(network, self.schedule, "edm")
         self.labels = Labels(self.names, {"class": self.names[1:]}) if self.names else None
         self.examples = torch.eye(3) if self.names else None
+        self.text = None
 
 
 def asked(model: Model, other: Model | None = None, **options: Any) -> Any:

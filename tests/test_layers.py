@@ -13,17 +13,26 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "facegen"
 HEAVY = ("diffusers", "transformers", "wandb", "matplotlib", "torchvision", "lightning", "torch")
-LEAVES = ("facegen.errors", "facegen.seeding", "facegen.types", "facegen.images")
+LEAVES = ("facegen.ages", "facegen.errors", "facegen.seeding", "facegen.types", "facegen.images", "facegen.regions")
 ALLOWED = {  # folder -> the only third-party packages and parts of facegen it may import, anywhere in its files
     "diffusion": ("torch", "facegen.diffusion", *LEAVES),
-    "networks": ("torch", "diffusers", "facegen.networks", *LEAVES),
+    "networks": ("torch", "diffusers", "peft", "facegen.networks", *LEAVES),
     "data": ("torch", "lightning", "numpy", "PIL", "rich", "yaml", "sklearn", "facegen.data", "facegen.durable", *LEAVES),
     "metrics": (
         *("torch", "numpy", "scipy", "PIL", "rich", "torchmetrics", "torch_fidelity", "facegen.metrics", *LEAVES),
         *("facegen.data.decode", "facegen.data.records", "facegen.generate", "facegen.studio", "facegen.memory"),
         *("facegen.__version__", "facegen.cli", "facegen.durable", "facegen.progress", "facegen.ranks", "facegen.loading"),
     ),
-    "families": ("torch", "lightning", "facegen.families", "facegen.diffusion", "facegen.networks", "facegen.codecs", *LEAVES),
+    "families": (
+        "torch",
+        "lightning",
+        "facegen.families",
+        "facegen.diffusion",
+        "facegen.networks",
+        "facegen.codecs",
+        "facegen.prompts",
+        *LEAVES,
+    ),
 }
 SEES_HYDRA = {"cli.py", "experiment.py", "sweep.py"}
 

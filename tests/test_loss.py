@@ -92,7 +92,7 @@ def test_perturbation_changes_what_is_seen_and_not_what_is_wanted() -> None:
 
 def test_the_network_is_told_the_condition() -> None:
     network, condition = Affine(), torch.eye(6)
-    diffusion_loss(Denoiser(network, Linear()), images(), images(seed=1), times(Linear()), condition=condition)
+    diffusion_loss(Denoiser(network, Linear()), images(), images(seed=1), times(Linear()), told=(condition,))
     assert network.asked[1] is condition
 
 

@@ -61,13 +61,21 @@ def _listed(columns: Columns) -> str:
     return f"{', '.join(columns.names)}{groups}"
 
 
-def balanced_by(columns: Columns, balance: bool | int | str, unlabelled: str) -> str | None:
-    """The group or attribute that `data.balance` means, of the chosen `columns`; None where it is false.
+def balanced_by(columns: Columns, balance: bool | int | str | list[str | int], unlabelled: str) -> tuple[str, ...]:
+    """The groups and attributes that `data.balance` means, of the chosen `columns`; none where it is false.
 
-    True means the only group. Raises UserError where that is none, or several, or where the name is no group or attribute.
+    True means the only group, a list that every combination comes equally often. Raises UserError where there is no only group, or where
+    a name is no group or attribute, or comes twice.
     """
-    if balance is False:
-        return None
+    if not isinstance(balance, list):
+        return () if balance is False else (_balanced_by(columns, balance, unlabelled),)
+    names = tuple(_balanced_by(columns, name, unlabelled) for name in balance)
+    if not names or len(set(names)) < len(names):
+        raise UserError(f"data.balance=[{','.join(map(str, balance))}] must name one or more labels, each once; type data.balance=false")
+    return names
+
+
+def _balanced_by(columns: Columns, balance: bool | int | str, unlabelled: str) -> str:
     got = f"data.balance={str(balance).lower() if balance is True else balance}"
     if not columns.names:
         raise UserError(f"{got} needs labels, {unlabelled}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,10 +55,25 @@ def decode(data: bytes, picture: Picture) -> np.ndarray:
 
     EXIF rotation is honoured, transparency laid on white, 16-bit grey scaled to 8; colour profiles are ignored.
     """
+    with _told():
+        return _decode(data, picture)
+
+
+def upright(data: bytes, mode: str) -> Image.Image:
+    """An image file's bytes as a whole picture in Pillow's `mode`, RGB or L, decoded and refused as by `decode`."""
+    with _told():
+        image = _open(data)
+        ImageOps.exif_transpose(image, in_place=True)
+        return _eight_bits(image, mode)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Tells whatever goes wrong with a file as a BadImage."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of sizes, which `_open` checks, and of odd metadata
-            return _decode(data, picture)
+            yield
     except BadImage:
         raise
     except Image.UnidentifiedImageError as error:

@@ -7,7 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from facegen.data.cartoon import AGE_GROUPS, CONDITION_NAMES, GROUPS, conditions, parameters, render
+from facegen.ages import AGE_GROUPS, FIRST_AGES
+from facegen.data.cartoon import CONDITION_NAMES, GROUPS, Parameters, conditions, parameters, render, with_age
+from facegen.data.cartoon.population import OLDEST_DRAWN
+from facegen.seeding import uniform
 
 _SEED = 0  # of the population: the data set is the same whatever the seed of a run
 _LUMA = np.array([299, 587, 114])  # ITU-R 601, in thousandths
@@ -51,13 +54,29 @@ class DrawnImages:
         """The conditions (B, K) float32 of `indices` (B,); nothing is drawn."""
         return conditions(parameters(_SEED, indices))
 
+    def aged(self, indices: np.ndarray, years: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The people `indices` (B,), dressed and posed the same, at the age of `years` (B,), as `read` gives them."""
+        people = with_age(parameters(_SEED, indices), years)
+        return self._painted(people), conditions(people)
+
+    def younger_or_older(self, indices: np.ndarray) -> np.ndarray:
+        """The people `indices` (B,) at another age, of any age group equally often: (B, C, H, W) uint8."""
+        first, end = np.array(FIRST_AGES), np.append(FIRST_AGES[1:], OLDEST_DRAWN + 1)
+        group = (uniform(indices, "another age group") * len(first)).astype(int)
+        years = first[group] + (uniform(indices, "another age") * (end - first)[group]).astype(int)
+        return self.aged(indices, years)[0]
+
+    def _painted(self, people: Parameters) -> np.ndarray:
+        """The pictures (B, C, H, W) uint8 of people."""
+        images = render(people, self.resolution)
+        if self.channels == 1:
+            images = ((np.einsum("bchw,c->bhw", images.astype(int), _LUMA) + 500) // 1000).astype(np.uint8)[:, None]
+        return images
+
     def _block(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         if number not in self._blocks:
             people = parameters(_SEED, number * self.block + np.arange(self.block))
-            images = render(people, self.resolution)
-            if self.channels == 1:
-                images = ((np.einsum("bchw,c->bhw", images.astype(int), _LUMA) + 500) // 1000).astype(np.uint8)[:, None]
-            self._blocks[number] = images, conditions(people)
+            self._blocks[number] = self._painted(people), conditions(people)
         return self._blocks[number]
 
 

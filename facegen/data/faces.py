@@ -1,9 +1,10 @@
 """The data modules that a configuration can name, and the batch that every model is given.
 
 A batch is a dict: `image` (B, C, H, W) float32 in [-1, 1]; `condition` (B, K) float32 where the data has labels, with the
-columns `condition_names`; `index` (B,) int64, the image's number in the data set; in training also `position`, the number of
-the batch since the run began. A latent model is given `latent` (B, P, d, h, w) in place of images (`facegen.data.latents`).
-Of the columns in one of `condition_groups` an image has one at most, the other columns are attributes.
+columns `condition_names`; `source`, like `image`, what it is an edit of, for models that edit; `index` (B,) int64, the image's number in
+the data set; in training also `position`, the number of the batch since the run began. A latent model is given `latent` (B, P, d, h, w)
+and `source_latent` in place of images (`facegen.data.latents`). Of the columns in one of `condition_groups` an image has one at most, the
+other columns are attributes.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from facegen.data.cache import open_split
 from facegen.data.decode import Picture
 from facegen.data.digits import open_digits
 from facegen.data.drawn import open_drawn
+from facegen.data.edit_source import edit_source
 from facegen.data.ffhq_aging import FFHQAgingReader
 from facegen.data.mnist import open_mnist
 from facegen.data.module import FaceData
 from facegen.data.readers import READERS
 from facegen.data.records import Reader
-from facegen.types import NonNegativeInt, PositiveInt, ProperFraction
+from facegen.types import NonNegativeInt, PositiveFloat, PositiveInt, ProperFraction
 
 
 class FaceFiles(FaceData):
@@ -39,7 +41,10 @@ class FaceFiles(FaceData):
         cache_dir: where packed data lies; null is $FACEGEN_CACHE or ~/.cache/facegen.
         limit: keep so many images, chosen by their names; null keeps all.
         attributes: the labels to show, by the names of columns and of groups of them; null shows all.
-        balance: show the classes of this group, or those with and without this attribute, equally often; true is the only group.
+        balance: show the classes of this group, or those with and without this attribute, equally often; true is the only group, a list
+            their combinations.
+        source: what a model that edits is shown of each image: `noised`, `lowpass`, `masked`, `self` or `none` (`EditSource`).
+        source_noise, source_size: of a noised and of a low-passed source.
     """
 
     reader: ClassVar[type[Reader]]
@@ -60,11 +65,15 @@ class FaceFiles(FaceData):
         cache_dir: str | None = None,
         limit: PositiveInt | None = None,
         attributes: list[str | int] | None = None,
-        balance: bool | int | str = False,
+        balance: bool | int | str | list[str | int] = False,
+        source: Literal["noised", "lowpass", "masked", "self", "none"] | None = None,
+        source_noise: PositiveFloat = 0.5,
+        source_size: PositiveInt = 8,
     ) -> None:
         reader = self._reader(Picture(resolution, channels, crop))
         opened = partial(open_split, reader, val_fraction, root, cache_dir, on_bad, limit)
-        super().__init__(reader.picture, opened, batch_size, num_workers, seed, flip, attributes, balance)
+        edited = edit_source(f".{type(self).__name__}", source, source_noise, source_size, resolution, crop)
+        super().__init__(reader.picture, opened, batch_size, num_workers, seed, flip, attributes, balance, edited)
         self.unlabelled = reader.unlabelled(root)
 
     def _reader(self, picture: Picture) -> Reader:
@@ -119,7 +128,10 @@ class Folder(FaceFiles):
 
 
 class Cartoon(FaceData):
-    """`size` drawn faces to train on, with all their labels, and `held_out` more to validate with; options as of `FaceFiles`."""
+    """`size` drawn faces to train on, with all their labels, and `held_out` more to validate with; options as of `FaceFiles`.
+
+    As a `source` of edits there is `paired` as well: the same person at another age.
+    """
 
     def __init__(
         self,
@@ -133,10 +145,14 @@ class Cartoon(FaceData):
         size: PositiveInt = 20_000,
         held_out: NonNegativeInt = 1_000,
         attributes: list[str | int] | None = None,
-        balance: bool | int | str = False,
+        balance: bool | int | str | list[str | int] = False,
+        source: Literal["paired", "noised", "lowpass", "masked", "self", "none"] | None = None,
+        source_noise: PositiveFloat = 0.5,
+        source_size: PositiveInt = 8,
     ) -> None:
         opened = partial(open_drawn, resolution, channels, size, held_out)
-        super().__init__(Picture(resolution, channels), opened, batch_size, num_workers, seed, flip, attributes, balance)
+        edited = edit_source(".Cartoon", source, source_noise, source_size, resolution)
+        super().__init__(Picture(resolution, channels), opened, batch_size, num_workers, seed, flip, attributes, balance, edited)
 
 
 class MNIST(FaceData):
@@ -157,7 +173,7 @@ class MNIST(FaceData):
         flip: bool = False,
         val_fraction: ProperFraction = 0.05,
         attributes: list[str | int] | None = None,
-        balance: bool | int | str = False,
+        balance: bool | int | str | list[str | int] = False,
     ) -> None:
         opened = partial(open_mnist, root, resolution, val_fraction)
         super().__init__(Picture(resolution, channels), opened, batch_size, num_workers, seed, flip, attributes, balance)
@@ -180,7 +196,7 @@ class Digits(FaceData):
         flip: bool = False,
         val_fraction: ProperFraction = 0.1,
         attributes: list[str | int] | None = None,
-        balance: bool | int | str = False,
+        balance: bool | int | str | list[str | int] = False,
     ) -> None:
         opened = partial(open_digits, resolution, val_fraction)
         super().__init__(Picture(resolution, channels), opened, batch_size, num_workers, seed, flip, attributes, balance)

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from facegen.data.cartoon.parameters import AGE_GROUPS
+from facegen.ages import AGE_GROUPS
 from facegen.data.decode import Picture
 from facegen.data.ffhq import FFHQReader, by_number, official_split
 from facegen.data.records import File, Problem, Records, is_image, list_files

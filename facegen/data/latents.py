@@ -81,10 +81,13 @@ class PackedLatents:
 
 
 class LatentBatches(Dataset[dict]):
-    """The batch of a `Pick` with `latent` (B, P, d, h, w) float16 in place of images; half of the training samples are mirrored."""
+    """The batch of a `Pick` with `latent` (B, P, d, h, w) float16 in place of images; half of the training samples are mirrored.
 
-    def __init__(self, latents: PackedLatents, source: Source, seed: int) -> None:
-        self.latents, self.source, self.seed = latents, source, seed
+    Where there are latents `of_sources`, `source_latent` is what the images are edits of.
+    """
+
+    def __init__(self, latents: PackedLatents, source: Source, seed: int, of_sources: PackedLatents | None = None) -> None:
+        self.latents, self.source, self.seed, self.of_sources = latents, source, seed, of_sources
 
     def __getitem__(self, pick: Pick) -> dict[str, torch.Tensor | int]:
         batch: dict[str, torch.Tensor | int] = {"index": torch.from_numpy(pick.indices)}
@@ -94,6 +97,8 @@ class LatentBatches(Dataset[dict]):
             if self.latents.contents.shape[0] > 1:
                 turned = mirrored(pick.numbers, self.seed)
         batch["latent"] = torch.from_numpy(self.latents.read(pick.indices, turned))
+        if self.of_sources is not None:
+            batch["source_latent"] = torch.from_numpy(self.of_sources.read(pick.indices, turned))
         if (conditions := self.source.conditions(pick.indices)) is not None:
             batch["condition"] = torch.from_numpy(conditions)
         return batch

@@ -6,7 +6,7 @@ which each rank takes its own contiguous part. The same numbers come at any numb
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import count
 from typing import NamedTuple, Protocol
@@ -97,20 +97,25 @@ def mirrored(numbers: np.ndarray, seed: int) -> np.ndarray:
 
 
 class Batches(Dataset[dict]):
-    """The batch of a `Pick`, with uint8 images; half of the training samples are mirrored where `flip` is set."""
+    """The batch of a `Pick`, with uint8 images; half of the training samples are mirrored where `flip` is set.
 
-    def __init__(self, source: Source, seed: int, flip: bool) -> None:
-        self.source, self.seed, self.flip = source, seed, flip
+    `sources` makes what the images of some numbers are edits of, (B, C, H, W) uint8, where they are.
+    """
+
+    def __init__(self, source: Source, seed: int, flip: bool, sources: Callable[[np.ndarray], np.ndarray] | None = None) -> None:
+        self.source, self.seed, self.flip, self.sources = source, seed, flip, sources
 
     def __getitem__(self, pick: Pick) -> dict[str, torch.Tensor | int]:
         images, conditions = self.source.read(pick.indices)
         batch: dict[str, torch.Tensor | int] = {"index": torch.from_numpy(pick.indices)}
+        pictures = {"image": images} if self.sources is None else {"image": images, "source": self.sources(pick.indices)}
         if pick.numbers is not None:
             batch["position"] = pick.position
             if self.flip:
                 turned = mirrored(pick.numbers, self.seed)
-                images[turned] = images[turned, :, :, ::-1]
-        batch["image"] = torch.from_numpy(images)
+                for picture in pictures.values():
+                    picture[turned] = picture[turned, :, :, ::-1]
+        batch |= {name: torch.from_numpy(picture) for name, picture in pictures.items()}
         if conditions is not None:
             batch["condition"] = torch.from_numpy(conditions)
         return batch

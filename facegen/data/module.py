@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from facegen.data.columns import Columns, balanced_by, choose
 from facegen.data.decode import Picture
+from facegen.data.edit_source import PAIRED, EditSource
 from facegen.data.latents import LatentBatches, PackedLatents
 from facegen.data.loading import Batches, HeldOut, Stream, loader
 from facegen.data.selection import Selected, balanced
@@ -21,6 +22,7 @@ from facegen.seeding import uniform
 
 Open = Callable[[], tuple[Any, np.ndarray, np.ndarray]]  # a Source, the numbers to train on and those held out
 _EXAMPLES = 512
+NO_SOURCE = EditSource()
 
 
 class FaceData(LightningDataModule):
@@ -44,22 +46,26 @@ class FaceData(LightningDataModule):
         seed: int,
         flip: bool,
         attributes: Sequence[str | int] | None = None,
-        balance: bool | int | str = False,
+        balance: bool | int | str | list[str | int] = False,
+        edit_source: EditSource = NO_SOURCE,
     ) -> None:
         super().__init__()
         self.picture, self.resolution, self.channels = picture, picture.resolution, picture.channels
         self.batch_size, self.num_workers, self.seed, self.flip = batch_size, num_workers, seed, flip
-        self.attributes, self.balance = attributes, balance
+        self.attributes, self.balance, self.edit_source = attributes, balance, edit_source
         self.consumed = 0
         self.latents: PackedLatents | None = None
+        self.source_latents: PackedLatents | None = None
         self._open = opened
         self._source: Any = None
+        self._people: Any = None
 
     def prepare(self) -> None:
         """Opens the data, once; packs it first where no cache has it."""
         if self._source is not None:
             return
         source, self._train, self._held_out = self._open()
+        self._people = source if hasattr(source, "aged") else None  # whom one can see at another age
         if self.num_train < self.batch_size:
             raise UserError(
                 f"data.batch_size={self.batch_size} is more than the {self.num_train} images to train on; "
@@ -68,7 +74,7 @@ class FaceData(LightningDataModule):
         chosen = choose(Columns(source.condition_names, source.condition_groups), self.attributes, self.unlabelled)
         source = source if self.attributes is None else Selected(source, chosen)
         by = balanced_by(chosen, self.balance, self.unlabelled)
-        self._shown = self._train if by is None else balanced(self._train, source.conditions(self._train), chosen, by)
+        self._shown = balanced(self._train, source.conditions(self._train), chosen, by) if by else self._train
         self.condition_names, self.condition_groups, self.fingerprint = *chosen, source.fingerprint
         self._source = source
 
@@ -105,14 +111,26 @@ class FaceData(LightningDataModule):
         """The images (B, C, H, W) uint8 of `numbers` (B,), not mirrored."""
         return self._source.read(numbers)[0]
 
+    def sources(self, numbers: np.ndarray) -> np.ndarray:
+        """What the images `numbers` (B,) are edits of, (B, C, H, W) uint8, not mirrored; the images themselves where that is nothing."""
+        if self.edit_source.kind == PAIRED:
+            return self._people.younger_or_older(numbers)
+        return self.edit_source(self.pixels(numbers), numbers)
+
+    def aged(self, numbers: np.ndarray, years: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """The people of the images `numbers` (B,) at the age of `years` (B,), as images (B, C, H, W) uint8 and conditions (B, K) float32 of
+        all that the data can say; None where nobody knows."""
+        self.prepare()
+        return self._people.aged(numbers, years) if self._people is not None else None
+
     def conditions(self, numbers: np.ndarray) -> np.ndarray | None:
         """The conditions (B, K) float32 of the images `numbers` (B,), None without labels; no image is read for them."""
         self.prepare()
         return self._source.conditions(numbers)
 
-    def use(self, latents: PackedLatents) -> None:
-        """Gives `latents` of the images in its batches from now on, in place of the images."""
-        self.latents = latents
+    def use(self, latents: PackedLatents, of_sources: PackedLatents | None = None) -> None:
+        """Gives `latents` of the images in its batches from now on, in place of the images, and those of their sources."""
+        self.latents, self.source_latents = latents, of_sources
 
     def facts(self) -> dict[str, Any]:
         """What a checkpoint and a table of results say of the data: plain values, no paths.
@@ -162,14 +180,14 @@ class FaceData(LightningDataModule):
 
     def _batches(self, flip: bool) -> Dataset[dict]:
         if self.latents is not None:
-            return LatentBatches(self.latents, self._source, self.seed)
-        return Batches(self._source, self.seed, flip)
+            return LatentBatches(self.latents, self._source, self.seed, self.source_latents)
+        return Batches(self._source, self.seed, flip, self.sources if self.edit_source.shows else None)
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Images become float32 in [-1, 1] where they are used; a training batch counts as consumed."""
         if "position" in batch:
             self.consumed = batch["position"] + 1
-        return {**batch, "image": to_float(batch["image"])} if "image" in batch else batch
+        return {**batch, **{name: to_float(batch[name]) for name in ("image", "source") if name in batch}}
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream is, and of what."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from facegen.data.cartoon.parameters import AGE_GROUPS, FIRST_AGES, OLDEST
+from facegen.ages import AGE_GROUPS, FIRST_AGES, OLDEST
 from facegen.data.records import File, Problem, Reader, Records, is_image, list_files
 
 RACES = ("White", "Black", "Asian", "Indian", "Others")

@@ -140,7 +140,7 @@ class Denoiser(nn.Module):
     """A network with a schedule, as an estimate of the clean image.
 
     Args:
-        network: maps (x (B,C,H,W), time embedding input (B,), condition) to (B,C,H,W).
+        network: maps (x (B,C,H,W), time embedding input (B,), *told) to (B,C,H,W).
         schedule: how much signal and noise there is at a time.
         prediction: what the network predicts, a key of `PREDICTIONS`; None takes the schedule's usual one.
     """
@@ -161,15 +161,15 @@ class Denoiser(nn.Module):
         shape = (-1,) + (1,) * (like.ndim - 1)
         return self.schedule.alpha(t).reshape(shape), self.schedule.sigma(t).reshape(shape)
 
-    def raw(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
-        """The network's own output, in the dtype of `x_t`."""
+    def raw(self, x_t: Tensor, t: Tensor, *told: Tensor | None) -> Tensor:
+        """The network's own output, in the dtype of `x_t`; `told` is what it takes beside image and time: a condition, a source image."""
         alpha, sigma = self.coefficients(t, x_t)
         scaled = x_t * self.prediction.scale_input(self.schedule, t, alpha, sigma)
-        return self.network(scaled, self.schedule.embedding(t), condition).to(x_t.dtype)
+        return self.network(scaled, self.schedule.embedding(t), *told).to(x_t.dtype)
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
-        """The estimate of the clean image, (B,C,H,W), for `x_t` (B,C,H,W) at `t` (B,)."""
-        return self.prediction.clean(x_t, self.raw(x_t, t, condition), *self.coefficients(t, x_t))
+    def forward(self, x_t: Tensor, t: Tensor, *told: Tensor | None) -> Tensor:
+        """The estimate of the clean image, (B,C,H,W), for `x_t` (B,C,H,W) at `t` (B,), where the network is told `told`."""
+        return self.prediction.clean(x_t, self.raw(x_t, t, *told), *self.coefficients(t, x_t))
 
 
 class Clipped:

@@ -7,12 +7,16 @@ written for clean images, to which noise predictions are tied by a linear map wh
 
 One condition with share 1 is plain classifier-free guidance; several are composed (Liu et al. 2022, eq. 11) or, by `switch`, take turns
 along the walk, the first one first. Autoguidance (Karras et al. 2024) puts a weaker model, told the same, in the place of u.
+
+A model that edits is shown a source image I as well, and has a weight W_I for it (Brooks et al. 2023, eq. 3); with u shown no image:
+
+    x_0 = u + W_I (x_0(I) - u) + W (sum_k w_k x_0(c_k, I) - x_0(I))
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import torch
@@ -22,19 +26,26 @@ from facegen.diffusion.schedule import Schedule
 
 
 class Tellable(Protocol):
-    """A denoiser that can be told something: a clean image (B,C,H,W) for x_t at t (B,) and a condition (B,K), or None where it has none."""
+    """A denoiser that can be told something: a clean image (B,C,H,W) for x_t at t (B,), a condition (B,K) and the source (B,C,H,W) that
+    it is an edit of, None where it takes none; a row of NaN says nothing."""
 
     schedule: Schedule
 
-    def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor: ...
+    def __call__(self, x_t: Tensor, t: Tensor, *told: Tensor | None) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class Told:
-    """What each of B images is told: P conditions, (B,P,K) in all, and the shares (B,P) of each, whose sum is 1."""
+    """What each of B images is told: P conditions, (B,P,K) in all, and the shares (B,P) of each, whose sum is 1.
+
+    A condition may have more axes than one. `source` (B, ...) is what an image is an edit of, as the denoiser sees images; `nothing`, like
+    one condition, is what is told where nothing is, such as a negative prompt; None is NaN.
+    """
 
     conditions: Tensor
     shares: Tensor
+    source: Tensor | None = None
+    nothing: Tensor | None = None
 
     @classmethod
     def plainly(cls, conditions: Tensor) -> Told:
@@ -45,11 +56,14 @@ class Told:
         return len(self.shares)
 
     def __getitem__(self, rows: slice | list[int]) -> Told:
-        return Told(self.conditions[rows], self.shares[rows])
+        return replace(
+            self, conditions=self.conditions[rows], shares=self.shares[rows], source=None if self.source is None else self.source[rows]
+        )
 
     def to(self, device: torch.device) -> Told:
         """The same on `device`."""
-        return Told(self.conditions.to(device), self.shares.to(device))
+        source, nothing = (None if part is None else part.to(device) for part in (self.source, self.nothing))
+        return Told(self.conditions.to(device), self.shares.to(device), source, nothing)
 
 
 @dataclass(frozen=True)
@@ -63,6 +77,7 @@ class Guidance:
         rescale: share of the way back to the standard deviation that the image would have unguided, in [0, 1] (Lin et al. 2024, eq. 15).
         way: what becomes of several conditions: `compose` adds up their estimates, `switch` follows one after the other.
         weak: the weaker model of autoguidance; None guides away from what is told nothing.
+        image_weight: W_I above, of models that edit: 1 is off, more keeps closer to the source.
     """
 
     weight: float = 1.0
@@ -70,6 +85,7 @@ class Guidance:
     rescale: float = 0.0
     way: Literal["compose", "switch"] = "compose"
     weak: Tellable | None = None
+    image_weight: float = 1.0
 
 
 class Guided:
@@ -87,16 +103,18 @@ class Guided:
         shares = self._shares(level)
         lowest, highest = self.guidance.interval
         weight = torch.where((level >= lowest) & (level <= highest), self.guidance.weight, 1.0).to(x_t)
-        guided = bool((weight != 1).any())
-        weak = self.guidance.weak
-        told, nothing = self._asked(self.denoiser, x_t, t, shares, and_nothing=guided and weak is None)
+        image_weight, weak = self.guidance.image_weight, self.guidance.weak
+        shown = image_weight != 1 and self.told is not None and self.told.source is not None
+        guided = bool((weight != 1).any()) or shown
         if not guided:
-            return told
+            return self._asked(self.denoiser, x_t, t, shares)[0]
+        told, nothing, unshown = self._asked(self.denoiser, x_t, t, shares, and_nothing=weak is None, and_unshown=shown)
         if weak is not None:
-            nothing, _ = self._asked(weak, x_t, t, shares, and_nothing=False)
+            nothing = self._asked(weak, x_t, t, shares)[0]
         weight = weight.reshape((-1,) + (1,) * (x_t.ndim - 1))
-        further = self._rescaled(nothing + weight * (told - nothing), told)
-        return torch.where(weight == 1, told, further)
+        base = unshown + image_weight * (nothing - unshown) if shown else nothing
+        further = self._rescaled(base + weight * (told - nothing), told)
+        return further if shown else torch.where(weight == 1, told, further)
 
     def _shares(self, level: Tensor) -> Tensor:
         """The share (B,P) that each condition has at the noise `level` (B,)."""
@@ -109,22 +127,32 @@ class Guided:
         turn = (ends[:, :-1] <= step[:, None] + 0.5).sum(dim=1)
         return torch.nn.functional.one_hot(turn, self.told.shares.shape[1]).to(self.told.shares)
 
-    def _asked(self, denoiser: Tellable, x_t: Tensor, t: Tensor, shares: Tensor, and_nothing: bool) -> tuple[Tensor, Tensor]:
-        """What `denoiser` says in one call: of what is told, weighted by `shares` (B,P), and, where wanted, of nothing (else zeros)."""
-        asked = torch.cat([shares != 0, shares.new_full((len(shares), 1), and_nothing, dtype=torch.bool)], dim=1)
+    def _asked(
+        self, denoiser: Tellable, x_t: Tensor, t: Tensor, shares: Tensor, *, and_nothing: bool = False, and_unshown: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What `denoiser` says in one call: of what is told, weighted by `shares` (B,P), of nothing, and of nothing without the source
+        too, where these are wanted (else zeros)."""
+        extra = shares.new_tensor([and_nothing, and_unshown], dtype=torch.bool).expand(len(shares), 2)
+        asked = torch.cat([shares != 0, extra], dim=1)
         rows, parts = asked.nonzero(as_tuple=True)
-        said = denoiser(x_t[rows], t[rows], self._conditions(rows, parts))
+        said = denoiser(x_t[rows], t[rows], *self._told(rows, parts))
         answers = said.new_zeros(*asked.shape, *x_t.shape[1:])
         answers[rows, parts] = said
         factors = shares.to(said).reshape(*shares.shape, *(1,) * (x_t.ndim - 1))
-        return (factors * answers[:, :-1]).sum(dim=1), answers[:, -1]
+        return (factors * answers[:, :-2]).sum(dim=1), answers[:, -2], answers[:, -1]
 
-    def _conditions(self, rows: Tensor, parts: Tensor) -> Tensor | None:
-        """The condition (B,K) of each of `parts` of the images `rows`; the part after the last is nothing."""
+    def _told(self, rows: Tensor, parts: Tensor) -> tuple[Tensor, ...]:
+        """The condition of each of `parts` of the images `rows` and, where there is one, the source; the last two parts are nothing, and
+        nothing without the source."""
         if self.told is None:
-            return None
-        known = self.told.conditions
-        return torch.cat([known, torch.full_like(known[:, :1], math.nan)], dim=1)[rows, parts]
+            return ()
+        known, source = self.told.conditions, self.told.source
+        nothing = known.new_tensor(math.nan) if self.told.nothing is None else self.told.nothing
+        conditions = torch.cat([known, nothing.expand_as(known[:, :1]), nothing.expand_as(known[:, :1])], dim=1)[rows, parts]
+        if source is None:
+            return (conditions,)
+        unshown = (parts == known.shape[1] + 1).reshape(-1, *(1,) * (source.ndim - 1))
+        return conditions, source[rows].masked_fill(unshown, math.nan)
 
     def _rescaled(self, guided: Tensor, told: Tensor) -> Tensor:
         if not self.guidance.rescale:

@@ -23,11 +23,11 @@ WEIGHTINGS: dict[str, Callable[[Tensor], Tensor] | None] = {
 }
 
 
-def clean_loss(denoiser: Denoiser, x_0: Tensor, eps: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+def clean_loss(denoiser: Denoiser, x_0: Tensor, eps: Tensor, t: Tensor, *told: Tensor | None) -> Tensor:
     """Squared error of the clean image weighted as EDM does, (B,): about 1 for a denoiser that has learnt nothing at any level, and
     comparable between schedules and predictions."""
     alpha, sigma = denoiser.coefficients(t, x_0)
-    squared = (denoiser(alpha * x_0 + sigma * eps, t, condition) - x_0) ** 2
+    squared = (denoiser(alpha * x_0 + sigma * eps, t, *told) - x_0) ** 2
     return squared.flatten(1).mean(1) * ((alpha / sigma) ** 2 + SIGMA_DATA**-2).flatten()
 
 
@@ -37,20 +37,20 @@ def diffusion_loss(
     eps: Tensor,
     t: Tensor,
     *,
-    condition: Tensor | None = None,
+    told: tuple[Tensor, ...] = (),
     error: str = "mse",
     weighting: str = "uniform",
     perturbation: Tensor | None = None,
 ) -> Tensor:
     """Weighted error of the network for images `x_0` (B,C,H,W), noise `eps` like it and times `t` (B,): one number each, (B,).
 
-    `perturbation`, like `eps`, is added to the noise of the input only (Ning et al. 2023): the network learns to correct inputs as
-    imperfect as those it will meet when it samples.
+    `told` is what the network takes beside image and time. `perturbation`, like `eps`, is added to the noise of the input only (Ning et
+    al. 2023): the network learns to correct inputs as imperfect as those it will meet when it samples.
     """
     alpha, sigma = denoiser.coefficients(t, x_0)
     x_t = alpha * x_0 + sigma * (eps if perturbation is None else eps + perturbation)
     target = denoiser.prediction.target(x_0, eps, alpha, sigma)
-    losses = ERRORS[error](denoiser.raw(x_t, t, condition), target, reduction="none").flatten(1).mean(1)
+    losses = ERRORS[error](denoiser.raw(x_t, t, *told), target, reduction="none").flatten(1).mean(1)
     weight = WEIGHTINGS[weighting]
     if weight is None:
         return losses

@@ -77,11 +77,21 @@ class Sampler(ABC):
         self.steps = steps
 
     @abstractmethod
-    def __call__(self, denoiser: CleanImage, x: Tensor, draw: Draw | None = None, watch: Watch | None = None) -> Tensor:
+    def __call__(self, denoiser: CleanImage, x: Tensor, draw: Draw | None = None, watch: Watch | None = None, start: int = 0) -> Tensor:
         """Images like x (B,C,H,W), which is noise of the schedule's `prior_std`.
 
-        `draw` returns fresh standard normal noise like x (the stochastic samplers alone need it); `watch(i, x_t, x_0)` sees each step.
+        `draw` returns fresh standard normal noise like x (the stochastic samplers alone need it); `watch(i, x_t, x_0)` sees each step. The
+        first `start` steps are left out: x is then an image with the signal and noise that `entry` says.
         """
+
+    def entry(self, schedule: Schedule, start: int) -> tuple[float, float]:
+        """alpha and sigma, in the scale of `schedule`, of the image that the walk passes before the step `start`."""
+        time = self.times(schedule)[start]
+        return float(schedule.alpha(time)), float(schedule.sigma(time))
+
+    def start_for(self, strength: float) -> int:
+        """How many steps are left out where a `strength` in (0, 1] of the walk is gone (Meng et al. 2022); one at least is gone."""
+        return self.steps - max(1, min(int(self.steps * strength), self.steps))
 
     def times(self, schedule: Schedule) -> Tensor:
         """The times this sampler visits on `schedule`, (steps,) float64, descending."""
@@ -92,9 +102,9 @@ class Stepwise(Sampler):
     """Base of the samplers that repeat one `step` along the times of a schedule."""
 
     @torch.no_grad()
-    def __call__(self, denoiser: CleanImage, x: Tensor, draw: Draw | None = None, watch: Watch | None = None) -> Tensor:
+    def __call__(self, denoiser: CleanImage, x: Tensor, draw: Draw | None = None, watch: Watch | None = None, start: int = 0) -> Tensor:
         walk = Walk.over(self.times(denoiser.schedule), denoiser, draw)
-        for i in range(self.steps):
+        for i in range(start, self.steps):
             x_0 = walk.ask(x, i)
             if watch is not None:
                 watch(i, x, x_0)

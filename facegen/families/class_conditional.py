@@ -10,7 +10,7 @@ from torch import Tensor
 
 from facegen.errors import UserError
 from facegen.families.ddpm import DDPM
-from facegen.families.labels import Labels, usual
+from facegen.families.labels import Labels, examples_of, usual
 from facegen.networks.conditioned import NOTHING, Conditioned
 from facegen.networks.unet import UNet
 from facegen.types import ProperFraction
@@ -44,18 +44,16 @@ class ClassConditional(DDPM):
             raise UserError(f"model.network.injection={network.injection} is not model.injection={injection}; set model.injection alone")
         super().__init__(network=Conditioned(network, len(condition_names), network.injected), **diffusion)
         self.labels = Labels(condition_names, condition_groups)
-        self.examples = torch.zeros(len(condition_examples), len(condition_names))  # no buffer: they are told anew when it is loaded
-        for row, columns in enumerate(condition_examples):
-            self.examples[row, columns] = 1.0
+        self.examples = examples_of(condition_examples, len(condition_names))
         self.drop_condition = drop_condition
 
-    def condition(self, batch: dict[str, Any]) -> Tensor:
+    def told(self, batch: dict[str, Any]) -> tuple[Tensor]:
         """The labels of the images (B, K); in training some rows say nothing."""
         condition = batch["condition"]
         if not self.training or not self.drop_condition:
-            return condition
+            return (condition,)
         dropped = torch.rand(len(condition), device=condition.device) < self.drop_condition
-        return condition.masked_fill(dropped[:, None], NOTHING)
+        return (condition.masked_fill(dropped[:, None], NOTHING),)
 
     def usual_conditions(self, seeds: Sequence[int]) -> Tensor:
         """What the images of `seeds` are told where nobody asks for anything: each the labels of some training image, (B, K)."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -19,6 +20,7 @@ from facegen.families.optimization import Adam
 from facegen.seeding import torch_generator
 from facegen.types import NonNegativeFloat, NonNegativeInt
 
+Find = Callable[[str], tuple[Path, str]]  # the folder of what is called so, and a digest of its weights
 LEVEL_EDGES = (0.1, 0.3, 1.0, 3.0)  # noise levels that part the bins of the held-out loss
 
 
@@ -26,7 +28,7 @@ class DDPM(Family):
     """Unconditional diffusion: a network, a schedule and a codec, trained to undo noise.
 
     Args:
-        network: maps (x (B,C,H,W), time (B,), condition) to (B,C,H,W), with the codec's shape.
+        network: maps (x (B,C,H,W), time (B,), *told) to (B,C,H,W), with the codec's shape.
         schedule: signal and noise over time.
         codec: what the denoiser sees of an image.
         optimizer: with its learning rate over the run.
@@ -65,9 +67,9 @@ class DDPM(Family):
     def network(self) -> nn.Module:
         return self.denoiser.network
 
-    def condition(self, batch: dict[str, Any]) -> Tensor | None:
-        """What the denoiser is told beside the noisy image: nothing here; families that are told something override this."""
-        return None
+    def told(self, batch: dict[str, Any]) -> tuple[Tensor, ...]:
+        """What the network is told beside image and time: nothing here; families that are told something override this."""
+        return ()
 
     def usual_conditions(self, seeds: Sequence[int]) -> Tensor | None:
         """What the images of `seeds` are told where nobody asks for anything (B,K): nothing here."""
@@ -81,6 +83,11 @@ class DDPM(Family):
         if state := self.codec.state():
             checkpoint["codec"] = state
 
+    def load_rest(self, stored: Mapping[str, Any], find: Find) -> None:
+        """Takes over what a checkpoint says beside the weights that were trained; raises what `load_state_dict` and a dict raise where it
+        is another's. `find` finds what else a model was trained from (`facegen.pretrained.base_of`)."""
+        self.codec.load(stored.get("codec", {}))
+
     def losses(self, batch: dict[str, Any]) -> Tensor:
         """The error (B,) of what the network predicts, each image at a random noise level."""
         x_0 = self.codec.clean(batch, draw=True)
@@ -92,7 +99,7 @@ class DDPM(Family):
             x_0,
             eps,
             self.times(self.denoiser.schedule, u),
-            condition=self.condition(batch),
+            told=self.told(batch),
             error=self.error,
             weighting=self.weighting,
             perturbation=extra,
@@ -106,7 +113,7 @@ class DDPM(Family):
         eps = torch.stack(list(own)).to(x_0)
         u = (batch["index"].double() * (math.sqrt(5) - 1) / 2 % 1).to(x_0.dtype)  # golden ratio: even at any number of images
         t = self._validation_times(self.denoiser.schedule, u)
-        losses = clean_loss(self.denoiser, x_0, eps, t, condition=self.condition(batch)).double()
+        losses = clean_loss(self.denoiser, x_0, eps, t, *self.told(batch)).double()
         edges = torch.tensor(LEVEL_EDGES, device=t.device)
         bins = torch.bucketize(self.denoiser.schedule.level(t), edges)
         self._held_out[0].index_add_(0, bins, losses)

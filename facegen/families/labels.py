@@ -56,6 +56,17 @@ class Labels:
         return total / self.questions
 
 
+def examples_of(columns: Sequence[Sequence[int]], count: int) -> Tensor:
+    """The labels (N, count) of training images, of each the numbers of the `columns` that are 1.
+
+    They are no buffer of a model: they are told anew when it is loaded.
+    """
+    examples = torch.zeros(len(columns), count)
+    for row, ones in enumerate(columns):
+        examples[row, list(ones)] = 1.0
+    return examples
+
+
 def example_of(seed: int, count: int) -> int:
     """Which of `count` training images the image of `seed` takes its labels from, where nobody says otherwise."""
     return mix("condition", seed) % count

@@ -48,8 +48,21 @@ class Extractors:
         paired = any(metric.paired for metric in metrics)
         pixels |= paired or any(metric.kind in OF_PIXELS for metric in metrics)
         as_they_are: dict[str, Extractor] = {PIXELS: AsTheyAre()}
+        self._device = device
         self.of_fake = {**networks, **(as_they_are if pixels else {})}
         self.of_real = {**networks, **(as_they_are if paired else {})}
+
+    def lpips_at_hand(self, given: str | None) -> Any:
+        """LPIPS, by the weights `given` or by those in torch's cache; None where there are none: nothing is downloaded for it."""
+        try:
+            path, _ = located(ALEXNET, given, "", download=False)
+        except UserError:
+            if given is not None:
+                raise
+            return None
+        from facegen.metrics.lpips import LPIPS as Network
+
+        return Network(path, self._device)
 
 
 def _inception(given: str | None, device: str) -> tuple[Extractor, str | None]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from facegen.errors import UserError, nearest
 
 INCEPTION, PROBE, LPIPS, PIXELS = "inception", "probe", "lpips", "pixels"
-CONDITION = "condition"  # the kind of the scorecard of a conditional model, which draws its own images
+CONDITION, EDIT = "condition", "edit"  # the kinds of scorecards, which draw their own images
+SCORECARDS = (CONDITION, EDIT)
 TRAIN_A_PROBE = "train one by: python train.py experiment=probe data=NAME data.root=FOLDER run_dir=runs/probe"
 FULL_COUNT = 50_000  # generated images from which on a name needs no count
 
@@ -53,6 +54,7 @@ METRICS: dict[str, Metric] = {
         Metric("mifd_probe", "mifid", PROBE),
         *(Metric(f"{name}_probe", name, PROBE) for name in MANIFOLD),
         Metric("condition", CONDITION, PROBE),
+        Metric("edit", EDIT, PROBE),
         Metric("lpips_diversity", "lpips_diversity", LPIPS, of_fake=True),
         Metric("psnr", "psnr", PIXELS, paired=True),
         Metric("ssim", "ssim", PIXELS, paired=True),

@@ -88,3 +88,50 @@ def _answers(entry: Mapping[str, Any]) -> str:
 
 def _shown(value: float | None, form: str = ".2f") -> str:
     return "-" if value is None else format(value, form)
+
+
+def edit_tables(name: str, entry: Mapping[str, Any]) -> str:
+    """What became of photographs that a model `name` edited, from the `entry` of its scorecard, as tables."""
+    ages = _grid("age", "right", "within one group", "years off", "images")
+    others = _grid("beside the age", "kept", "gained", "lost", *(["right", "read right in true pictures"] if entry.get("true") else []))
+    true = entry.get("true")
+    rows = {"photographs, as they are": entry["probe"], "not edited": entry["unedited"], "edited": entry["age"]}
+    for label, one in {**rows, **({"true pictures": true["read"]} if true else {})}.items():
+        if one:
+            ages.add_row(label, _shown(one["right"]), _shown(one["near"]), _shown(one["years"], ".1f"), f"{one['count']:,}")
+    for one, row in entry["drift"]["names"].items():
+        known = [row.get("right"), true["drift"]["names"][one].get("right")] if true else []
+        others.add_row(one, *(_shown(value) for value in (row["kept"], row["gained"], row["lost"], *known)))
+    others.add_row("mean", _shown(entry["drift"]["mean_kept"]))
+    parts = [
+        f"\n{name}: ages as the probe reads them",
+        _text(ages),
+        "\n".join(_edited(entry)),
+        _text(others),
+        *([_curve(entry)] if entry["guidance"] else []),
+    ]
+    return "\n\n".join([*parts, *entry["notes"], ""])
+
+
+def _edited(entry: Mapping[str, Any]) -> list[str]:
+    like, outside, eyes, true = entry["identity"], entry["outside"], entry["eyes"], entry.get("true")
+    lines = [
+        f"identity: cosine {_shown(like['cosine'])}, of two people {_shown(like['strangers'])}; found among all {_shown(like['found'])}",
+        f"outside the face: PSNR {outside['psnr']:.1f} dB" + (f", LPIPS {outside['lpips']:.3f}" if "lpips" in outside else ""),
+        f"eyes: sharpness x {eyes['ratio']:.2f}; {eyes['lost']:.0%} lost half of it",
+    ]
+    if true:
+        exact = f"PSNR {true['psnr']:.2f} dB (not edited {true['psnr_unedited']:.2f})"
+        nearest = f"nearest to the age asked for {true['nearest_right']:.0%}, within one group {true['nearest_near']:.0%}"
+        lines.append(f"to the true picture at that age: {exact}; {nearest}")
+        lines.append(f"true pictures: cosine {_shown(like['same_person'])}; found among all {_shown(like['same_person_found'])}")
+    return lines
+
+
+def _curve(entry: Mapping[str, Any]) -> str:
+    grid = _grid("guidance", "image guidance", "right", "years off", "cosine", "found", "")
+    for point in entry["guidance"]:
+        weights = (f"{point['guidance']:g}", f"{point['image_guidance']:g}")
+        numbers = (_shown(point["right"]), _shown(point["years"], ".1f"), _shown(point["cosine"]), _shown(point["found"]))
+        grid.add_row(*weights, *numbers, "best" if point["best"] else "")
+    return _text(grid)

@@ -136,9 +136,19 @@ class DataImages:
         """The images (N,C,H,W) uint8 at `places` (N,), by default all at once."""
         return self._data.pixels(self.numbers[places])
 
+    @property
+    def names(self) -> list[str]:
+        """What the data says of its images."""
+        return list(self._data.condition_names)
+
+    def aged(self, places: np.ndarray, years: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """The people of the images at `places` (N,) at the age of `years` (N,), as images (N,C,H,W) uint8 and labels (N,K) of `names`; None
+        where nobody knows."""
+        return self._data.aged(self.numbers[places], years)
+
     def unlabelled(self, names: Sequence[str]) -> list[str]:
         """The problem of images that have none of the labels `names`, or not all."""
-        known = list(self._data.condition_names)
+        known = self.names
         unknown = [name for name in names if name not in known]
         has = f"has no label {unknown[0]}" if unknown and known else "has no labels"
         data = type(self._data).__name__
@@ -146,7 +156,7 @@ class DataImages:
 
     def labels(self, names: Sequence[str]) -> np.ndarray:
         """What the data says of the images under `names`, all of them known (`unlabelled`), (N,K) float32."""
-        known = list(self._data.condition_names)
+        known = self.names
         return self._data.conditions(self.numbers)[:, [known.index(name) for name in names]]
 
     def batches(self, numbers: Sequence[int], kept: int) -> Iterator[np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -116,6 +117,13 @@ class KLAutoencoder(Autoencoder):
 
         self.kl = kl
         self._furnish(AutoencoderKL(**self.shape, use_quant_conv=quant_conv, use_post_quant_conv=quant_conv))
+
+    def begin_with(self, folder: Path) -> None:
+        """Takes over the weights of diffusers' `AutoencoderKL` in `folder`; raises what reading and `load_state_dict` raise."""
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+        theirs: Any = AutoencoderKL.from_pretrained(folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False)
+        self.model.load_state_dict(theirs.state_dict(), strict=True)
 
     def _posterior(self, images: Tensor) -> Any:
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution

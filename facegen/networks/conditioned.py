@@ -25,8 +25,8 @@ class Conditioned(nn.Module):
         nn.init.normal_(self.embed.weight, std=0.5)  # of the size of the time embedding that it is added to
         nn.init.zeros_(self.embed.bias)
 
-    def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """The network's prediction for `x` (B,C,H,W) at the times `t` (B,), told `condition` (B, columns)."""
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor, *shown: Tensor) -> Tensor:
+        """The network's prediction for `x` (B,C,H,W) at the times `t` (B,), told `condition` (B, columns) and shown what else it takes."""
         said = ~condition.isnan().any(dim=1, keepdim=True)
         told = torch.where(said, self.embed(condition.nan_to_num()), self.null)
-        return self.network(x, t, told)
+        return self.network(x, t, told, *shown)

@@ -37,6 +37,7 @@ class UNet(nn.Module):
         injection: how the network takes what it is told beside image and time: `embedding` adds it to the time embedding, `channels` hands
             it to the first layer as channels of one value each; null: it is told nothing. `injected` is how many numbers it takes.
         condition_channels: how many channels that are.
+        edits: the network is shown a source image as well, as channels beside the noisy one (Saharia et al. 2022).
         scale_shift: the time embedding scales the normalised features of a ResNet block, and shifts them (Dhariwal and Nichol 2021).
         resample: what halves and doubles the feature maps: a convolution (Ho et al. 2020), or a ResNet block of its own, which knows the
             time and whose short cut is a mean of four pixels or a pixel four times (Dhariwal and Nichol 2021).
@@ -64,6 +65,7 @@ class UNet(nn.Module):
         out_channels: PositiveInt | None = None,
         injection: Literal["embedding", "channels"] | None = None,
         condition_channels: PositiveInt = 5,
+        edits: bool = False,
         scale_shift: bool = False,
         resample: Literal["conv", "resnet"] = "conv",
         gradient_checkpointing: bool = False,
@@ -76,11 +78,11 @@ class UNet(nn.Module):
         super().__init__()
         plain_down, plain_up = PLAIN_STAGES[resample]
         attends = [size in attention for size in feature_map_sizes(resolution, widths, patch)]
-        self.patch, self.injection = patch, injection
+        self.patch, self.injection, self.edits = patch, injection, edits
         self.injected = {"embedding": 4 * widths[0], "channels": condition_channels, None: 0}[injection]
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.unet = UNet2DModel(
-            in_channels=channels * patch**2 + (condition_channels if injection == "channels" else 0),
+            in_channels=channels * (1 + edits) * patch**2 + (condition_channels if injection == "channels" else 0),
             out_channels=(out_channels or channels) * patch**2,
             block_out_channels=tuple(widths),
             layers_per_block=layers,
@@ -113,12 +115,15 @@ class UNet(nn.Module):
                     nn.init.zeros_(parameter)
         self.to(memory_format=self.memory_format)
 
-    def forward(self, x: Tensor, t: Tensor, told: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, told: Tensor | None = None, source: Tensor | None = None) -> Tensor:
         """The prediction (B, out_channels, H, W) for `x` (B, channels, H, W) at the times `t` (B,).
 
         The times are float32 of any sign in the schedule's embedding units, and stay float32 up to the embedding's sines also under
-        autocast. `told` is (B, injected), required by a network that has an injection and ignored by one that has none.
+        autocast. `told` is (B, injected), required by a network that has an injection and ignored by one that has none. `source`, like
+        `x`, is for one that edits; a row of NaN shows nothing, as does None.
         """
+        if self.edits:
+            x = torch.cat([x, torch.zeros_like(x) if source is None else source.nan_to_num().to(x)], dim=1)
         patches = pixel_unshuffle(x, self.patch)
         if self.injection == "channels" and told is not None:
             patches = torch.cat([patches, told[:, :, None, None].to(patches).expand(-1, -1, *patches.shape[2:])], dim=1)

@@ -6,8 +6,9 @@ A face is a function of (seed, index): `parameters` says who it is, `render` pai
 
 from __future__ import annotations
 
+from facegen.ages import AGE_GROUPS
 from facegen.data.cartoon.labels import ATTRIBUTES, CONDITION_NAMES, GROUPS, age_groups, attributes, conditions, groups
-from facegen.data.cartoon.parameters import AGE_GROUPS, Parameters, with_age
+from facegen.data.cartoon.parameters import Parameters, with_age
 from facegen.data.cartoon.picture import draw, render
 from facegen.data.cartoon.population import parameters
 

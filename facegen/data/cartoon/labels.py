@@ -6,12 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from facegen.ages import AGE_GROUPS, FIRST_AGES
 from facegen.data.cartoon.parameters import (
-    AGE_GROUPS,
     BLACK,
     BLOND,
     BROWN,
-    FIRST_AGES,
     FULL_BEARD,
     GOATEE,
     MUSTACHE,

@@ -6,13 +6,8 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from facegen.ages import OLDEST
 from facegen.errors import UserError
-
-AGE_GROUPS = ("0-2", "3-6", "7-9", "10-14", "15-19", "20-29", "30-39", "40-49", "50-69", "70-120")
-"""Those of FFHQ-Aging (Or-El et al. 2020)."""
-
-FIRST_AGES = np.array([0, 3, 7, 10, 15, 20, 30, 40, 50, 70])
-OLDEST = 120
 
 BLACK, BROWN, BLOND, RED = range(4)
 SHORT, QUIFF, PUFF, BOB, LONG, BUN, PIGTAILS = range(7)

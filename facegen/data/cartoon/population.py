@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from facegen.data.cartoon.parameters import FIRST_AGES, NEVER, NO_BEARD, PUFF, Parameters
+from facegen.ages import FIRST_AGES
+from facegen.data.cartoon.parameters import NEVER, NO_BEARD, PUFF, Parameters
 from facegen.seeding import uniform
 
-_OLDEST_DRAWN = 99
+OLDEST_DRAWN = 99
 _AGE_WEIGHTS = (0.06, 0.07, 0.06, 0.07, 0.09, 0.17, 0.16, 0.12, 0.12, 0.08)
 _SKIN_WEIGHTS = (0.16, 0.22, 0.2, 0.16, 0.14, 0.12)
 _HAIR_COLOUR_WEIGHTS = (0.32, 0.32, 0.24, 0.12)
@@ -46,7 +47,7 @@ def parameters(seed: int, indices: np.ndarray) -> Parameters:
     dice = _Dice(seed, np.asarray(indices))
     male = dice.chance("male", 0.5)
     group = dice.choice("age group", _AGE_WEIGHTS)
-    age = dice.whole("age", FIRST_AGES[group], np.append(FIRST_AGES[1:], _OLDEST_DRAWN + 1)[group])
+    age = dice.whole("age", np.array(FIRST_AGES)[group], np.append(FIRST_AGES[1:], OLDEST_DRAWN + 1)[group])
     return Parameters(male=male, age=age, **_identity(dice), **_looks(dice, male, age), **_moment(dice, male, age))
 
 
