@@ -56,7 +56,8 @@ class EditScorecard:
     """All that a scorecard of edits is made of: a model at work (`editor`), the `probe` that reads, and the photographs that are edited.
 
     Of every photograph one edit is made, to an age group that it is not of; all are asked for alike. `first` is the first seed, `count` how
-    many photographs at most, `curve` whether some are also edited at other weights of guidance, `lpips` the distance of Zhang et al. where its weights are at hand, `home` where features are kept.
+    many photographs at most, `home` where features are kept, `lpips` the distance of Zhang et al. where its weights are at hand, `curve`
+    says whether some are also edited at other weights of guidance.
     """
 
     editor: Editor
@@ -230,13 +231,13 @@ class EditScorecard:
     @cached_property
     def _true(self) -> tuple[np.ndarray, np.ndarray] | None:
         """The same people at the middle of the age group asked for, and their labels, where the data can draw them."""
-        return self._real.aged(self._places, self._years[self._asked])
+        return self._real.aged(self._places, self._years[self._asked, 1])
 
     @property
     def _years(self) -> np.ndarray:
-        """The ages (G,) of the true pictures: the middles of the groups, so far as anybody is so old."""
-        ends = [years(name) for name in self._groups]
-        return np.array([(first + min(last, OLDEST_TRUE)) // 2 for first, last in ends])
+        """The first, the middle and the last age of each group (G,3), so far as anybody is so old."""
+        ends = [(first, min(last, OLDEST_TRUE)) for first, last in map(years, self._groups)]
+        return np.array([(first, (first + last) // 2, last) for first, last in ends])
 
     @cached_property
     def _true_said(self) -> tuple[np.ndarray, np.ndarray] | None:
@@ -253,14 +254,12 @@ class EditScorecard:
         return self._true[1][:, [self._real.names.index(name) for name in self._others]]
 
     def _exact(self, pixels: np.ndarray) -> dict[str, Any]:
-        """How far edits are from the true pictures, and which of a person's true pictures, one for each age, they are nearest to."""
+        """How far edits are from the true pictures, and which of a person's true pictures at all ages they are nearest to."""
         assert self._true is not None
         assert self._true_said is not None
-        rows = np.arange(len(pixels))
-        at_all = [self._real.aged(self._places, np.full(len(rows), years)) for years in self._years]
+        at_all = [self._real.aged(self._places, np.full(len(pixels), age)) for ages in self._years for age in ages]
         pictures = np.stack([one[0] for one in at_all if one is not None], axis=1)
-        pictures[rows, self._asked] = self._true[0]
-        nearest = edit.nearest_age(pixels, pictures)
+        nearest = edit.nearest(pixels, pictures) // self._years.shape[1]
         psnr, before = edit.psnr(pixels, self._true[0]), edit.psnr(self._photographs, self._true[0])
         read = edit.ages(self._asked, self._ages(self._true_said[1]), self._middles)
         others = edit.drift(self._others, self._photograph_reads, self._others_read(self._true_said[1]), self._truth)

@@ -40,8 +40,9 @@ class Loaded:
     """A model ready to draw: its denoiser with averaged weights, its codec, and where it comes from.
 
     `labels` and `examples` (N,K) are what it can be told and what it was told in training, where it can be told anything; `text`
-    (`facegen.text`) reads prompts where it is told those. `encode_source` is how a model that edits is shown a source. `provenance` is
-    what is written beside every picture; `checkpoints` are those of the same run, oldest first.
+    (`facegen.text`) reads prompts where it is told those. `asked` and `encode_source` are how a model that edits is
+    told the labels of a batch and shown sources. `provenance` is what is written beside every picture; `checkpoints` are those of the same
+    run, oldest first.
     """
 
     path: Path
@@ -55,6 +56,7 @@ class Loaded:
     labels: Labels | None = None
     examples: Tensor | None = None
     text: Any = None
+    asked: Callable[[dict[str, Any]], Tensor] | None = None
     encode_source: Callable[[Tensor], Tensor] | None = None
 
     @property
@@ -143,7 +145,7 @@ def _drawing(restored: _Restored, build: Build, ema: str | None) -> Loaded:
     if not model.draws:
         wanted = "type figure=reconstruct, or " * (head.family == "autoencoder") + "sample one of a model that draws: ckpt=RUN_OR_FILE"
         raise UserError(f"{path} is a checkpoint of model={head.family}, which draws nothing; {wanted}")
-    told = {name: getattr(model, name, None) for name in ("labels", "examples", "text", "encode_source")}
+    told = {name: getattr(model, name, None) for name in ("labels", "examples", "text", "asked", "encode_source")}
     own = (head.config, model.denoiser, model.codec, _provenance(restored), build, ema, model.usual_conditions)
     return Loaded(path, *own, **told)
 

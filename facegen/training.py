@@ -18,6 +18,7 @@ from lightning.pytorch import Trainer
 from facegen import schema, stages
 from facegen.callbacks.budget import Budget
 from facegen.callbacks.checkpoints import DurableCheckpointIO
+from facegen.callbacks.edits import EditPreview
 from facegen.callbacks.guard import Guard
 from facegen.callbacks.preempt import Preempt, Preempted
 from facegen.callbacks.preview import Preview
@@ -150,7 +151,7 @@ def _trainer(config: dict[str, Any], run: RunDir, model: Any, data: Any, parts: 
 def _shown(model: Any, data: Any, parts: dict[str, Any]) -> list[Any]:
     """The callbacks that show how well the model draws, or reconstructs."""
     if model.draws:
-        return [parts["preview"], parts["monitor"]]
+        return [EditPreview(parts["preview"], data) if hasattr(model, "encode_source") else parts["preview"], parts["monitor"]]
     if hasattr(model, "reconstruct"):
         return [Likeness(), ReconstructionPreview(parts["preview"], data), parts["monitor"]]
     return []

@@ -30,7 +30,7 @@ WRONG = [
     ("modle=ddpm", r"modle is not a setting of train.py \(did you mean 'model'\?\)"),
     (
         "model=dpdm",
-        r"model=dpdm does not exist \(did you mean 'ddpm'\?\); allowed: autoencoder, class_conditional, ddpm, instruct_pix2pix, ldm, pix2pix, probe",
+        r"model=dpdm does not exist \(did you mean 'ddpm'\?\); allowed: autoencoder, class_conditional, ddpm, instruct_pix2pix, ldm",
     ),
     ("data=celeba46", r"data=celeba46 does not exist \(did you mean 'celeba64'\?\)"),
     ("model/network=unet_4", r"model/network=unet_4 does not exist \(did you mean 'unet_4m'\?\)"),

@@ -144,4 +144,6 @@ class InstructPix2Pix(Edits):
         return super().load_state_dict(state_dict, strict=False, assign=assign)
 
     def _kept(self) -> set[str] | None:
-        return {f"denoiser.network.{name}" for name in self.network.trained} if self.network.lora else None  # pyright: ignore
+        """The names of what a checkpoint of adapters holds; None where it holds everything."""
+        network: Any = self.network
+        return {f"denoiser.network.{name}" for name in (*network.trained, "null")} if network.lora else None

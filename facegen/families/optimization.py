@@ -31,6 +31,7 @@ class Adam:
         decay_start: share of the run (of its steps or its time, whichever is further) after which the decay begins.
         milestones: epochs, ascending.
         clip: gradients are scaled down to this norm; 0 leaves them alone.
+        eight_bit: keep the moments in 8 bits (Dettmers et al. 2022), a quarter of their memory; needs the package bitsandbytes.
     """
 
     def __init__(
@@ -45,17 +46,29 @@ class Adam:
         milestones: list[int] = [],  # noqa: B006
         gamma: PositiveFloat = 0.1,
         clip: NonNegativeFloat = 1.0,
+        eight_bit: bool = False,
     ) -> None:
         if len(betas) != 2 or not all(0 <= b < 1 for b in betas):
             raise UserError(f"optimizer.betas must be two numbers in [0, 1); got {betas}; type optimizer.betas=[0.9,0.999]")
         self.lr, self.betas, self.eps, self.weight_decay = lr, (betas[0], betas[1]), eps, weight_decay
         self.warmup, self.decay, self.decay_start = warmup, decay, decay_start
-        self.milestones, self.gamma, self.clip = milestones, gamma, clip
+        self.milestones, self.gamma, self.clip, self.eight_bit = milestones, gamma, clip, eight_bit
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """The torch optimizer over `parameters`, fused into one kernel."""
+        """The torch optimizer over `parameters`, fused into one kernel; raises UserError where bitsandbytes is asked for and not there."""
+        if self.eight_bit:
+            return self._in_eight_bits(parameters)
         kind = torch.optim.AdamW if self.weight_decay else torch.optim.Adam
         return kind(parameters, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay, fused=True)
+
+    def _in_eight_bits(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        try:
+            from bitsandbytes.optim import Adam8bit, AdamW8bit  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            line = "optimizer.eight_bit=true needs the package bitsandbytes; type pip install bitsandbytes, or optimizer.eight_bit=false"
+            raise UserError(line) from error
+        kind = AdamW8bit if self.weight_decay else Adam8bit
+        return kind(parameters, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay)
 
     def rate(self, step: int, progress: float, epoch: int) -> float:
         """The learning rate of optimizer step `step` (from 0), at `progress` in [0, 1] of the run and in `epoch` (from 0)."""

@@ -125,8 +125,8 @@ def eyes(photographs: np.ndarray, edits: np.ndarray, box: Box) -> Table:
     return {"ratio": float(np.median(ratio)), "lost": float((ratio < BLURRED).mean())}
 
 
-def nearest_age(edits: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Which of the `true` pictures (N,G,C,H,W) uint8 of the same people at each age each of `edits` (N,C,H,W) is nearest to, (N,)."""
+def nearest(edits: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Which of the `true` pictures (N,A,C,H,W) uint8 of the same people at A ages each of `edits` (N,C,H,W) is nearest to, (N,)."""
     squared = ((true.astype(np.float32) - edits[:, None].astype(np.float32)) ** 2).mean(axis=(2, 3, 4))
     return squared.argmin(axis=1)
 

@@ -103,14 +103,9 @@ def edit_tables(name: str, entry: Mapping[str, Any]) -> str:
         known = [row.get("right"), true["drift"]["names"][one].get("right")] if true else []
         others.add_row(one, *(_shown(value) for value in (row["kept"], row["gained"], row["lost"], *known)))
     others.add_row("mean", _shown(entry["drift"]["mean_kept"]))
-    parts = [
-        f"\n{name}: ages as the probe reads them",
-        _text(ages),
-        "\n".join(_edited(entry)),
-        _text(others),
-        *([_curve(entry)] if entry["guidance"] else []),
-    ]
-    return "\n\n".join([*parts, *entry["notes"], ""])
+    parts = [f"\n{name}: ages as the probe reads them", _text(ages), "\n".join(_edited(entry)), _text(others)]
+    curve = [_curve(entry["guidance"])] if entry["guidance"] else []
+    return "\n\n".join([*parts, *curve, *entry["notes"], ""])
 
 
 def _edited(entry: Mapping[str, Any]) -> list[str]:
@@ -128,9 +123,9 @@ def _edited(entry: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _curve(entry: Mapping[str, Any]) -> str:
+def _curve(points: Sequence[Mapping[str, Any]]) -> str:
     grid = _grid("guidance", "image guidance", "right", "years off", "cosine", "found", "")
-    for point in entry["guidance"]:
+    for point in points:
         weights = (f"{point['guidance']:g}", f"{point['image_guidance']:g}")
         numbers = (_shown(point["right"]), _shown(point["years"], ".1f"), _shown(point["cosine"]), _shown(point["found"]))
         grid.add_row(*weights, *numbers, "best" if point["best"] else "")

@@ -26,7 +26,8 @@ class StableUNet(nn.Module):
         lora_alpha: their scale is lora_alpha / lora; null is lora.
         gradient_checkpointing: computes the blocks again in the backward pass instead of keeping their activations.
 
-    `null` (T,D) is what is told where nothing is: the embedding of the empty prompt.
+    `trained` are the names of the parameters that are trained. `null` (T,D) is the embedding of the empty prompt, which stands where
+    nothing is told.
     """
 
     null: Tensor
@@ -50,6 +51,7 @@ class StableUNet(nn.Module):
             self.unet.enable_gradient_checkpointing()
         if lora:
             self._adapt(lora, lora_alpha or lora)
+        self.trained = frozenset(name for name, parameter in self.named_parameters() if parameter.requires_grad)
 
     def _adapt(self, rank: int, alpha: int) -> None:
         try:
@@ -59,11 +61,6 @@ class StableUNet(nn.Module):
         self.unet.requires_grad_(False)
         self.unet.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=ATTENTION))
         self.unet.conv_in.requires_grad_(True)
-
-    @property
-    def trained(self) -> set[str]:
-        """The names, in the state of this network, of what is trained, and of what else a checkpoint of adapters has to hold."""
-        return {name for name, parameter in self.named_parameters() if parameter.requires_grad} | {"null"}
 
     def begin_with(self, folder: Path) -> None:
         """Takes over the weights in `folder`, of a UNet with or without the channels of a source; adapters stay as they are."""
