@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -96,7 +97,7 @@ class Editor:
     def told(self, photographs: np.ndarray, wishes: Sequence[Wish], numbers: np.ndarray | None = None) -> Told | None:
         """What is told and shown for `photographs` (N,C,H,W) uint8 and their `wishes`; None for a model that can be told nothing.
 
-        `numbers` are those of the photographs in a data set, which key the noise of a noised source.
+        `numbers` are those of the photographs in a data set, which key the noise of a noised source; None keys it by their pixels.
         """
         source = self._shown(photographs, numbers) if self.method == "edit" else None
         if self.text is not None:
@@ -117,7 +118,7 @@ class Editor:
         return Begin(self._inverted(encoded, wishes), self.start, noised=True)
 
     def _shown(self, photographs: np.ndarray, numbers: np.ndarray | None) -> Tensor:
-        indices = np.arange(len(photographs)) if numbers is None else numbers
+        indices = np.array([zlib.crc32(one.tobytes()) for one in photographs]) if numbers is None else numbers
         return self._encoded(self.source(photographs, indices), self.loaded.encode_source)
 
     def _encoded(self, photographs: np.ndarray, encode: Any = None) -> Tensor:

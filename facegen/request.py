@@ -71,6 +71,8 @@ class Request:
     @property
     def count(self) -> int:
         """How many images are drawn."""
+        if self.edits:
+            return self.edited
         only_scored = all(METRICS[name].kind in SCORECARDS for name in self.metrics)
         return self.scored if only_scored else DRAWN if self.n is None else self.n
 

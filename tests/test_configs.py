@@ -14,6 +14,7 @@ from facegen import schema
 from facegen.cli import CONF
 from facegen.errors import UserError
 from facegen.experiment import GROUPS, build, resolve
+from facegen.tiny_stable_diffusion import build as build_tiny
 
 FILES = sorted(CONF.rglob("*.yaml"))
 EXPERIMENTS = sorted(p.stem for p in (CONF / "experiment").glob("*.yaml"))
@@ -48,7 +49,13 @@ def test_an_allowed_class_exists_and_its_signature_is_read_right(target: str) ->
 @pytest.mark.parametrize("experiment", [None, *EXPERIMENTS])
 def test_every_experiment_is_a_valid_configuration(experiment: str | None, tmp_path: Path) -> None:
     raw = [f"MNIST/raw/train-{part}-ubyte" for part in ("images-idx3", "labels-idx1")]
-    for file in ("1.jpg", "European/1.jpg", "Indian/1.jpg", *raw):  # what every layout looks for before it is opened
+    for file in (
+        "1.jpg",
+        "European/1.jpg",
+        "Indian/1.jpg",
+        "ffhq_aging_labels.csv",
+        *raw,
+    ):  # what every layout looks for before it is opened
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
     chosen = [] if experiment is None else [f"experiment={experiment}"]
@@ -57,6 +64,8 @@ def test_every_experiment_is_a_valid_configuration(experiment: str | None, tmp_p
         chosen.append(f"data.root={tmp_path}")
     if (asked.get("stage1") or {}).get("model", {}).get("perceptual") == "probe":  # which has to be trained before
         chosen.append("stage1.model.perceptual=null")
+    if "pretrained" in asked["model"]:  # which has to be downloaded before
+        chosen.append(f"model.pretrained={build_tiny(tmp_path / 'tiny')}")
     config = resolve(configure("train", *chosen))
     assert all(group in config for group in GROUPS)
 

@@ -17,7 +17,7 @@ from facegen.data.cache import open_packed
 from facegen.data.decode import FILTER, Picture
 from facegen.data.faces import FFHQAging
 from facegen.data.ffhq import FFHQReader
-from facegen.data.ffhq_aging import LABELS, FFHQAgingReader
+from facegen.data.ffhq_aging import LABELS, FFHQAgingReader, Pruning
 from facegen.data.records import HELD_OUT, TRAIN, Reader, Records
 from facegen.errors import UserError
 from facegen.families.labels import Labels
@@ -157,6 +157,32 @@ def test_a_reader_that_cannot_be_switched_keeps_the_caches_it_has():
     before = repr((cache.FORMAT, "ffhq", 1, PICTURE, FILTER, None)).encode()
     assert cache._key(reader, [], None) == hashlib.blake2b(before, digest_size=8).hexdigest()
     assert len({cache._key(reader, [], None) for reader in (READER, WHOLE)}) == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "spared"),
+    [
+        ("age_confidence", 0.4, 0),
+        ("gender_confidence", 0.2, 1),
+        ("pitch", 32.0, 2),
+        ("yaw", 63.0, 3),
+        ("one_eye", 96.0, 4),
+        ("both_eyes", 51.0, 5),
+        ("dark_glasses", True, 6),
+    ],
+)
+def test_every_threshold_is_an_option_that_spares_what_it_is_about_and_makes_another_data_set(tmp_path, option, value, spared):
+    faults = [{"age_group_confidence": 0.5}, {"gender_confidence": 0.5}, {"head_pitch": 31.5}, {"head_yaw": -62}]
+    faults += [{"left_eye_occluded": 95.5}, {"left_eye_occluded": 60, "right_eye_occluded": 50}, {"glasses": "Dark"}, {}, {}]
+    root = layouts.ffhq_aging(tmp_path / "data", dict(enumerate(faults)))
+    options = {"root": str(root), "resolution": 16, "channels": 3, "batch_size": 1, "seed": 0, "cache_dir": str(tmp_path / "cache")}
+    usual, other = FFHQAging(**options, val_fraction=0), FFHQAging(**options, val_fraction=0, **{option: value})
+    for data in (usual, other):
+        data.prepare()
+    assert (usual.num_train, other.num_train) == (2, 3)
+    assert usual.fingerprint != other.fingerprint
+    reader = FFHQAgingReader(PICTURE, pruning=Pruning(**{option: value}))
+    assert spared not in pruned(root, reader)
 
 
 def test_the_module_prunes_unless_told_otherwise(tmp_path):

@@ -70,7 +70,7 @@ def cache_home(cache_dir: str | None) -> Path:
 
 def _key(reader: Reader, files: list[File], limit: int | None) -> str:
     switches = [(name, getattr(reader, name)) for name in reader.switches]  # nothing, where there are none: a cache keeps its name
-    told = (FORMAT, reader.name, reader.version, reader.picture, FILTER, limit, *switches)
+    told = (FORMAT, reader.name, reader.version, reader.picture, FILTER, limit, *switches, *reader.settings)
     digest = hashlib.blake2b(repr(told).encode(), digest_size=8)
     digest.update("\n".join(f"{path}|{size}|{mtime}" for path, size, mtime in files).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()

@@ -17,12 +17,12 @@ from facegen.data.decode import Picture
 from facegen.data.digits import open_digits
 from facegen.data.drawn import open_drawn
 from facegen.data.edit_source import edit_source
-from facegen.data.ffhq_aging import FFHQAgingReader
+from facegen.data.ffhq_aging import FFHQAgingReader, Pruning
 from facegen.data.mnist import open_mnist
 from facegen.data.module import FaceData
 from facegen.data.readers import READERS
 from facegen.data.records import Reader
-from facegen.types import NonNegativeInt, PositiveFloat, PositiveInt, ProperFraction
+from facegen.types import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, ProperFraction
 
 
 class FaceFiles(FaceData):
@@ -103,16 +103,30 @@ class FFHQAging(FaceFiles):
 
     Args:
         prune: leave out doubtful labels, turned heads, hidden eyes and dark glasses, as the authors of the table do.
+        age_confidence, gender_confidence, pitch, yaw, both_eyes, one_eye, dark_glasses: how much of that (`ffhq_aging.Pruning`).
     """
 
     reader = FFHQAgingReader
 
-    def __init__(self, *, prune: bool = True, **others: Any) -> None:
+    def __init__(
+        self,
+        *,
+        prune: bool = True,
+        age_confidence: Fraction = 0.6,
+        gender_confidence: Fraction = 0.66,
+        pitch: PositiveFloat = 30.0,
+        yaw: PositiveFloat = 40.0,
+        both_eyes: PositiveFloat = 50.0,
+        one_eye: PositiveFloat = 90.0,
+        dark_glasses: bool = False,
+        **others: Any,
+    ) -> None:
         self.prune = prune
+        self.pruning = Pruning(age_confidence, gender_confidence, pitch, yaw, both_eyes, one_eye, dark_glasses)
         super().__init__(**others)
 
     def _reader(self, picture: Picture) -> Reader:
-        return FFHQAgingReader(picture, self.prune)
+        return FFHQAgingReader(picture, self.prune, self.pruning)
 
 
 class UTKFace(FaceFiles):

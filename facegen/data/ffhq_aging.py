@@ -24,11 +24,45 @@ _NUMBER = "image_number"
 _WORDS = {"age_group": AGE_GROUPS, "gender": ("male", "female"), "glasses": ("None", "Normal", "Dark")}
 _MEASURES = ("age_group_confidence", "gender_confidence", "head_pitch", "head_yaw", "left_eye_occluded", "right_eye_occluded")
 _COLUMNS = (_NUMBER, *_WORDS, *_MEASURES)
-_CONFIDENCE = {"age_group_confidence": 0.6, "gender_confidence": 0.66}  # more than this
-_TURN = {"head_pitch": 30, "head_yaw": 40}  # degrees to either side, less than this
-_BOTH_OCCLUDED, _ONE_OCCLUDED = 50, 90  # of 100: both eyes from the first on, or one of them from the second
 
 _Row = Mapping[str, str]  # its entries by column
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What the authors of the table did not train on (create_dataset.py of their Lifespan Age Transformation Synthesis).
+
+    Args:
+        age_confidence, gender_confidence: labels that are not surer than this, in [0, 1].
+        pitch, yaw: heads turned so many degrees to either side.
+        both_eyes, one_eye: from how much on, of 100, both eyes are hidden too far, or one of them.
+        dark_glasses: whether people who wear them stay.
+    """
+
+    age_confidence: float = 0.6
+    gender_confidence: float = 0.66
+    pitch: float = 30
+    yaw: float = 40
+    both_eyes: float = 50
+    one_eye: float = 90
+    dark_glasses: bool = False
+
+    def why(self, row: _Row) -> str | None:
+        """Why a row is left out, None where it is not; what was not measured hides nothing."""
+        measure = {column: _number(row[column]) for column in _MEASURES}
+        for column, least in {"age_group_confidence": self.age_confidence, "gender_confidence": self.gender_confidence}.items():
+            if measure[column] <= least:
+                return f"{column} {measure[column]:g} is not above {least:g}"
+        for column, most in {"head_pitch": self.pitch, "head_yaw": self.yaw}.items():
+            if abs(measure[column]) >= most:
+                return f"{column} {measure[column]:g} is not within {most:g} degrees"
+        eyes = measure["left_eye_occluded"], measure["right_eye_occluded"]
+        if min(eyes) >= self.both_eyes or max(eyes) >= self.one_eye:
+            return f"the eyes are hidden, {eyes[0]:g} and {eyes[1]:g} of 100"
+        return "dark glasses" if row["glasses"] == "Dark" and not self.dark_glasses else None
+
+
+USUAL = Pruning()
 
 
 @dataclass
@@ -46,8 +80,7 @@ class _Table:
 class FFHQAgingReader(FFHQReader):
     """FFHQ's images, as `FFHQReader` finds them, with CelebA's Male and Eyeglasses and ten age groups, 0/1.
 
-    An image without an age group is in none; one without a gender or glasses is left out. `prune` leaves out as well what the authors
-    did not train on: doubtful labels, turned heads, hidden eyes and dark glasses; what was not measured hides nothing.
+    An image without an age group is in none; one without a gender or glasses is left out. `prune` leaves out as well what `pruning` says.
     """
 
     name = "ffhq_aging"
@@ -57,9 +90,14 @@ class FFHQAgingReader(FFHQReader):
     label_file = LABELS
     switches = ("prune",)
 
-    def __init__(self, picture: Picture, prune: bool = True) -> None:
+    def __init__(self, picture: Picture, prune: bool = True, pruning: Pruning = USUAL) -> None:
         super().__init__(picture)
-        self.prune = prune
+        self.prune, self.pruning = prune, pruning
+
+    @property
+    def settings(self) -> tuple[object, ...]:
+        """The thresholds of what is left out, where they are not the authors'."""
+        return () if self.pruning == USUAL or not self.prune else (self.pruning,)
 
     def located(self, root: str | Path | None) -> Path:
         """The folder `root`; raises UserError where there is none, or no table of labels in it."""
@@ -83,7 +121,7 @@ class FFHQAgingReader(FFHQReader):
             for number, line in table.where.items()
             if number not in images
         ]
-        faults = {number: _fault(number, path, table, self.prune) for number, path in images.items()}
+        faults = {number: _fault(number, path, table, self.pruning if self.prune else None) for number, path in images.items()}
         kept = {number: row for number in images if faults[number] is None and (row := table.rows[number]) is not None}
         problems += [*table.problems, *absent, *filter(None, faults.values())]
         labels = np.array([_labels(row) for row in kept.values()], np.float32).reshape(-1, len(self.condition_names))
@@ -94,33 +132,18 @@ def _labels(row: _Row) -> list[bool]:
     return [row["gender"] == "male", row["glasses"] != "None", *(row["age_group"] == group for group in AGE_GROUPS)]
 
 
-def _fault(number: int, path: str, table: _Table, prune: bool) -> Problem | None:
+def _fault(number: int, path: str, table: _Table, pruning: Pruning | None) -> Problem | None:
     """Why the image is left out, None where it is not, or where its row cannot be trusted, which is told already."""
     if number not in table.where:
         return Problem("mislabelled", path, None, f"has no row in {LABELS}")
     row, place = table.rows[number], f"line {table.where[number]} of {LABELS}"
     if row is None:
         return None
-    if prune and (what := _pruned(row)):
+    if pruning and (what := pruning.why(row)):
         return Problem("pruned", path, None, f"{place}: {what}", "left out")
     if unknown := next((column for column in ("gender", "glasses") if row[column] in _MISSING), None):
         return Problem("mislabelled", path, None, f"{place} gives no {unknown}", "left out")
     return None
-
-
-def _pruned(row: _Row) -> str | None:
-    """Why the authors' own selection (create_dataset.py of their Lifespan Age Transformation Synthesis) leaves an image out."""
-    measure = {column: _number(row[column]) for column in _MEASURES}
-    for column, least in _CONFIDENCE.items():
-        if measure[column] <= least:
-            return f"{column} {measure[column]:g} is not above {least}"
-    for column, most in _TURN.items():
-        if abs(measure[column]) >= most:
-            return f"{column} {measure[column]:g} is not within {most} degrees"
-    eyes = measure["left_eye_occluded"], measure["right_eye_occluded"]
-    if min(eyes) >= _BOTH_OCCLUDED or max(eyes) >= _ONE_OCCLUDED:
-        return f"the eyes are hidden, {eyes[0]:g} and {eyes[1]:g} of 100"
-    return "dark glasses" if row["glasses"] == "Dark" else None
 
 
 def _read(path: Path) -> _Table:

@@ -89,6 +89,11 @@ class Reader:
             raise UserError(f"data.crop must be one of {allowed}; got {picture.crop}{nearest(picture.crop, self.crops)}")
         self.picture = picture
 
+    @property
+    def settings(self) -> tuple[object, ...]:
+        """What else the same files are read by, so far as that is not usual."""
+        return ()
+
     def files(self, root: Path) -> list[File]:
         """Every file under `root` that the images or labels are read from."""
         raise NotImplementedError
