@@ -75,6 +75,8 @@ class Editor:
         self.negative = negative
         self.strength = STRENGTH[self.method] if strength is None else strength
         self.start = 0 if self.method == "edit" else studio.sampler.start_for(self.strength)
+        if self.start:
+            studio.sampler.entry(self.loaded.denoiser.schedule, self.start)  # a walk that cannot begin there is told before it does
         self.source = EditSource.of(self.loaded.config["data"]) if degrade else EditSource("self")
 
     def but(self, **changes: Any) -> Editor:
