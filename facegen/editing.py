@@ -14,18 +14,19 @@ import numpy as np
 from facegen import images
 from facegen.ages import Age
 from facegen.diffusion.sampler import Sampler
-from facegen.edit_request import Request
+from facegen.edit_request import PRETRAINED, Request
 from facegen.editor import Editor, Wish, wished
 from facegen.errors import UserError
 from facegen.guiding import Direction, direct
+from facegen.loading import Loaded, untuned
 from facegen.photographs import Photograph, photographs
 from facegen.regions import regions
 from facegen.sampling import SampleResult, default_out
-from facegen.studio import Loaded, Studio, device_of, in_tiles, prepare
+from facegen.studio import Studio, device_of, in_tiles, prepare
 from facegen.types import NonNegativeInt, PositiveInt, Tile
 from facegen.wishes import spelled
 
-Find = Callable[[str], Loaded]
+Find = Callable[[str], Loaded]  # the model of a checkpoint, by its name
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def edit_job(
     studio = Studio(loaded, sampler, batch_size, device_of(device), direction)
     options = request.options
     editor = Editor(studio, options.method, options.strength, options.degrade, options.negative_prompt)
-    plan = _plan(editor, request, find)
+    plan = _plan(editor, request, lambda name: untuned(loaded) if name == PRETRAINED else find(name))
     channels, side, _ = loaded.codec.image_shape
     assert options.edit is not None, "without photographs nothing is edited"
     found = photographs(options.edit, side, channels, options.crop, regions(loaded.config["data"]).face)

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from facegen import edit_request, edits, pretrained, schema, stages
-from facegen.asked import Asked
+from facegen import edit_request, edits, pretrained, sample_request, schema, stages
 from facegen.cli import CONF, one_device_a_job
 from facegen.conflicts import conflicts
 from facegen.errors import UserError
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
     from facegen.training import TrainResult
 
 GROUPS = ("model", "data", "scheduler", "sampler", "optimizer", "trainer", "logger", "ema", "preview", "monitor", "checkpoint")
-ASKED = "facegen.asked.Asked"
 # What may differ when a run continues: it changes how far or where, not what is computed.
 _FREE = (
     "run_dir",
@@ -193,7 +190,7 @@ def sample(cfg: DictConfig) -> SampleResult:
     elif problems := list(edit_request.misplaced(config)):
         raise UserError(*problems)
     job = "facegen.sampling.sample_job" if edit is None else "facegen.editing.edit_job"
-    options, asked = _options(config, job), _asked(config, edit is not None)
+    options, asked = sample_request.options_of(config, job), sample_request.asked_of(config, edit is not None)
     if config["figure"] == "reconstruct":
         return _reconstruct(config)
     from facegen.loading import sampler_of
@@ -206,69 +203,10 @@ def sample(cfg: DictConfig) -> SampleResult:
     if edit is not None:
         from facegen.editing import edit_job
 
-        return edit_job(loaded, sampler, direction, edit, partial(_baseline, loaded), **options)
+        return edit_job(loaded, sampler, direction, edit, load, **options)
     from facegen.sampling import sample_job
 
     return sample_job(loaded, sampler, direction, **options)
-
-
-def _baseline(loaded: Loaded, name: str) -> Loaded:
-    """The model that an edit is compared with: of another checkpoint, or what `loaded` was fine-tuned from."""
-    if name != edit_request.PRETRAINED:
-        return load(name)
-    from facegen.loading import untuned
-
-    return untuned(loaded)
-
-
-def _options(config: dict[str, Any], job: str) -> dict[str, Any]:
-    """The options of the function `job` out of the configuration of conf/sample.yaml, which is checked; null is the default of `n`.
-
-    Raises UserError with a line for each problem.
-    """
-    known = schema.signature(job)
-    options = {name: kind for name, (kind, _) in known.items() if name in config and name != "sampler"}
-    config["n"] = known["n"][1] if config["n"] is None else config["n"]
-    of_others = [name for target in (edit_request.OPTIONS, "facegen.sampling.sample_job") for name in schema.signature(target)]
-    wanted = {**options, **{name: kind for name, (kind, _) in schema.signature(ASKED).items()}, "ckpt": str, "ema": str | None}
-    for key in ("ema", "autoguidance_ema"):  # a half-life is read as a number
-        config[key] = None if config.get(key) is None else str(config[key])
-    problems = schema.unknown(config, list(dict.fromkeys([*wanted, "sampler", "data", *of_others])))
-    problems += [line for key, kind in wanted.items() for line in schema.check_value(config, key, kind, key)]
-    if "_target_" in (config.get("sampler") or {}):
-        problems += schema.check(config["sampler"], "sampler")
-    problems += _of_other_figures(config)
-    if problems:
-        raise UserError(*problems)
-    return {name: config[name] for name in options}
-
-
-def _asked(config: dict[str, Any], edits: bool) -> Asked:
-    """What a model is asked, and that all checkpoints that are named are there: what is not there need not wait for torch."""
-    from facegen.checkpoint import latest
-
-    asked = Asked(**{key: config[key] for key in schema.signature(ASKED)})
-    if problems := list(asked.problems(sweeps_guidance=config["figure"] == "guidance")):
-        raise UserError(*problems)
-    latest(config["ckpt"])
-    if weaker := asked.weaker():
-        latest(weaker, "autoguidance")
-    if edits and config["baseline"] not in (None, edit_request.PRETRAINED):
-        latest(config["baseline"], "baseline")
-    return asked
-
-
-def _of_other_figures(config: dict[str, Any]) -> Iterator[str]:
-    """The problems of options that figure=reconstruct, which draws nothing, has no use for, or all others."""
-    if config["figure"] != "reconstruct":
-        if config.get("data"):
-            yield "data is of figure=reconstruct, which shows images of it; leave data out"
-        return
-    taken = {"n", "out", "device", "figure", "batch_size"}
-    for target in ("facegen.sampling.sample_job", ASKED):
-        for name, (_, default) in schema.signature(target).items():
-            if name not in taken and config.get(name) and config[name] != default:
-                yield f"{name} is of images that are drawn, figure=reconstruct draws none; leave {name} out"
 
 
 def _reconstruct(config: dict[str, Any]) -> SampleResult:

@@ -92,17 +92,17 @@ def card(runs: dict[str, Path], home: Path, count: int = 24) -> EditScorecard:
 
 def test_nobody_is_asked_for_their_own_age_and_all_steps_come_equally_often(runs: dict[str, Path], tmp_path: Path) -> None:
     scored = card(runs, tmp_path, 18)
-    assert len(scored._asked) == 18
-    steps = (scored._asked - scored._own) % len(scored._groups)
+    assert len(scored.subjects.asked) == 18
+    steps = (scored.subjects.asked - scored.subjects.own) % len(scored.reader.groups)
     assert np.bincount(steps).tolist() == [0, *[2] * 9]
-    male = scored._labels(["Male"])[:, 0] > 0.5
-    assert [wish.gender == "male" for wish in scored._wishes()] == male.tolist()
+    male = scored.subjects.labels(["Male"])[:, 0] > 0.5
+    assert [wish.gender == "male" for wish in scored.subjects.wishes(scored.editor.loaded)] == male.tolist()
 
 
 def test_a_perfect_edit_is_right_in_everything_that_is_exact(runs: dict[str, Path], tmp_path: Path) -> None:
     scored = card(runs, tmp_path)
-    assert scored._true is not None
-    exact = scored._exact(scored._true[0])
+    assert scored.subjects.true is not None
+    exact = scored.exact(scored.subjects.true[0])
     assert exact["psnr"] == 100
     assert (exact["nearest_right"], exact["nearest_near"]) == (1.0, 1.0)
     assert exact["psnr_unedited"] < 40
@@ -111,9 +111,9 @@ def test_a_perfect_edit_is_right_in_everything_that_is_exact(runs: dict[str, Pat
 def test_doing_nothing_keeps_everything_but_the_age(runs: dict[str, Path], tmp_path: Path) -> None:
     scored = card(runs, tmp_path)
     features, _ = scored._said
-    assert scored._identity(features)["found"] == 1
-    assert scored._outside(scored._photographs)["psnr"] == 100
-    assert scored._exact(scored._photographs)["nearest_right"] < 0.2
+    assert scored.identity(features)["found"] == 1
+    assert scored.outside(scored.subjects.photographs)["psnr"] == 100
+    assert scored.exact(scored.subjects.photographs)["nearest_right"] < 0.2
 
 
 def test_what_cannot_be_asked_or_read_is_told(runs: dict[str, Path]) -> None:

@@ -26,6 +26,7 @@ ALLOWED = {  # folder -> the only third-party packages and parts of facegen it m
     "families": (
         "torch",
         "lightning",
+        "bitsandbytes",
         "facegen.families",
         "facegen.diffusion",
         "facegen.networks",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from facegen.images import write_whole
+from facegen.figures.scorecard import finish, saved
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +20,6 @@ BARS = 16  # attributes shown at most: those that move most
 
 def save_edit_scorecard(entry: Mapping[str, Any], folder: Path, stem: str) -> list[Path]:
     """Draws the `entry` of a scorecard of edits as FOLDER/STEM-edit.png; returns its path."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     moving = sorted(entry["drift"]["names"].items(), key=lambda item: item[1]["kept"])[:BARS]
@@ -31,10 +29,7 @@ def save_edit_scorecard(entry: Mapping[str, Any], folder: Path, stem: str) -> li
     figure = Figure(figsize=(PANEL * len(panels), PANEL), dpi=120, layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         panel(axes)
-    buffer, path = io.BytesIO(), folder / f"{stem}-edit.png"
-    FigureCanvasAgg(figure).print_png(buffer)
-    write_whole(path, buffer.getvalue())
-    return [path]
+    return [saved(figure, folder / f"{stem}-edit.png")]
 
 
 def _curve(axes: Axes, points: Sequence[Mapping[str, Any]], like: Mapping[str, Any]) -> None:
@@ -50,7 +45,7 @@ def _curve(axes: Axes, points: Sequence[Mapping[str, Any]], like: Mapping[str, A
     if like["strangers"] is not None:
         axes.axhline(like["strangers"], color="grey", linewidth=0.8, linestyle=":", label="two people")
     axes.legend(fontsize=8, frameon=False)
-    _finish(axes, "age against identity (number: guidance)", "age error in years", "likeness to the photograph")
+    finish(axes, "age against identity (number: guidance)", "age error in years", "likeness to the photograph")
 
 
 def _confusion(axes: Axes, groups: Sequence[str], counts: np.ndarray) -> None:
@@ -74,13 +69,4 @@ def _drift(axes: Axes, moving: Sequence[tuple[str, Mapping[str, float]]]) -> Non
     axes.set_yticks(places, names, fontsize=7)
     axes.axvline(0, color="black", linewidth=0.6)
     axes.legend(fontsize=8, frameon=False, loc="lower right")
-    _finish(axes, "what else changed, as it is read", "share of the edits", "")
-
-
-def _finish(axes: Axes, title: str, x: str, y: str) -> None:
-    axes.set_title(title, fontsize=10)
-    axes.set_xlabel(x, fontsize=9)
-    axes.set_ylabel(y, fontsize=9)
-    axes.tick_params(labelsize=8)
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    finish(axes, "what else changed, as it is read", "share of the edits", "")

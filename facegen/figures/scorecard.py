@@ -29,12 +29,13 @@ WAYS = {"embedding": "embeddings mixed", "prediction": "predictions mixed", "swi
 def save_scorecard(entry: Mapping[str, Any], folder: Path, stem: str) -> list[Path]:
     """Draws the `entry` of a scorecard as FOLDER/STEM-condition.png and FOLDER/STEM-condition-curves.png; returns their paths."""
     return [
-        _saved(_heat_maps(entry), folder / f"{stem}-condition.png"),
-        _saved(_curves(entry), folder / f"{stem}-condition-curves.png"),
+        saved(_heat_maps(entry), folder / f"{stem}-condition.png"),
+        saved(_curves(entry), folder / f"{stem}-condition-curves.png"),
     ]
 
 
-def _saved(figure: Figure, path: Path) -> Path:
+def saved(figure: Figure, path: Path) -> Path:
+    """Writes a figure as the PNG `path`, and returns that."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     buffer = io.BytesIO()
@@ -143,7 +144,7 @@ def _guidance(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
         known = [(point["guidance"], point[key]) for point in points if point[key] is not None]
         axes.plot(*np.reshape(known, (-1, 2)).T, marker=".", linewidth=1.8, label=label)
     axes.legend(fontsize=8, frameon=False)
-    _finish(axes, "what guidance does", "guidance", "")
+    finish(axes, "what guidance does", "guidance", "")
     axes.set_ylim(bottom=0)
 
 
@@ -151,13 +152,12 @@ def _blend(axes: Axes, way: str, blends: Mapping[str, Any]) -> None:
     weights = blends["weights"]
     for pair in blends["pairs"]:
         axes.plot(weights, pair["ways"][way]["shares"], marker=".", linewidth=1.5, label=f"{pair['first']} to {pair['second']}")
-    _finish(
-        axes, f"{WAYS[way]}: rank correlation {blends['ways'][way]['spearman']:.2f}", "weight of the second class", "read as the second"
-    )
+    finish(axes, f"{WAYS[way]}: rank correlation {blends['ways'][way]['spearman']:.2f}", "weight of the second class", "read as the second")
     axes.set_ylim(-0.02, 1.02)
 
 
-def _finish(axes: Axes, title: str, x: str, y: str) -> None:
+def finish(axes: Axes, title: str, x: str, y: str) -> None:
+    """The title and the names of both axes, and a look that all panels share."""
     axes.set_title(title, fontsize=10)
     axes.set_xlabel(x, fontsize=9)
     axes.set_ylabel(y, fontsize=9)
