@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from runs import configure, tiny, tiny_probe
 
 from facegen.asked import Asked
@@ -114,6 +115,24 @@ def test_doing_nothing_keeps_everything_but_the_age(runs: dict[str, Path], tmp_p
     assert scored.identity(features)["found"] == 1
     assert scored.outside(scored.subjects.photographs)["psnr"] == 100
     assert scored.exact(scored.subjects.photographs)["nearest_right"] < 0.2
+
+
+class Difference:
+    """In place of LPIPS, whose weights are not at hand: the mean difference of two pictures."""
+
+    def distance(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return (a.float() - b.float()).abs().mean(dim=(1, 2, 3))
+
+
+def test_what_changes_in_the_face_is_no_change_outside_it(runs: dict[str, Path], tmp_path: Path) -> None:
+    scored = card(runs, tmp_path)
+    scored.lpips = Difference()
+    inner, outer = scored.subjects.photographs.copy(), scored.subjects.photographs.copy()
+    inner[:, :, 6:10, 6:10] = 0
+    outer[:, :, :2] = 0
+    assert scored.outside(inner) == {"psnr": 100, "lpips": 0}
+    assert scored.outside(outer)["lpips"] > 0
+    assert not any("no LPIPS" in note for note in scored.notes)
 
 
 def test_what_cannot_be_asked_or_read_is_told(runs: dict[str, Path]) -> None:
