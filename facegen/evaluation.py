@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from facegen import candidates, edit_scorecard, images, ranks
+from facegen import candidates, images, ranks
 from facegen.candidates import Candidate, Load
 from facegen.data.cache import cache_home
-from facegen.edit_scorecard import EditScorecard
-from facegen.editor import Editor
+from facegen.editing.editor import Editor
+from facegen.editing.scorecard import EditScorecard
+from facegen.editing.scorecard import unaskable as edits_unaskable
 from facegen.errors import UserError
 from facegen.figures.edit_scorecard import save_edit_scorecard
 from facegen.figures.neighbours import save_neighbours
@@ -57,7 +58,7 @@ def evaluate_job(request: Request, load: Load, load_probe: Callable[..., Any], b
     home = cache_home(request.cache_dir) / "features"
     told = loaded if any(metric.kind == CONDITION for metric in metrics) else []
     _refuse(line for one in told for line in unaskable(one, _probe(extractors), request.scored))
-    _refuse(line for one in loaded if request.edits for line in edit_scorecard.unaskable(one, _probe(extractors)))
+    _refuse(line for one in loaded if request.edits for line in edits_unaskable(one, _probe(extractors)))
     reference = open_reference(request, home, found, build) if any(not metric.of_fake for metric in metrics) else None
     if reference and isinstance(reference.source, DataImages):
         _refuse(line for one in told for line in unlabelled(one, _probe(extractors), reference.source))

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from facegen import edit_request, edits, pretrained, sample_request, schema, stages
+from facegen import edits, pretrained, sample_request, schema, stages
 from facegen.cli import CONF, one_device_a_job
 from facegen.conflicts import conflicts
+from facegen.editing import request as edit_request
 from facegen.errors import UserError
 from facegen.gpu import no_gpu
 from facegen.ranks import is_first
@@ -189,7 +190,7 @@ def sample(cfg: DictConfig) -> SampleResult:
         edit, config = edit_request.request_of(config)
     elif problems := list(edit_request.misplaced(config)):
         raise UserError(*problems)
-    job = "facegen.sampling.sample_job" if edit is None else "facegen.editing.edit_job"
+    job = "facegen.sampling.sample_job" if edit is None else "facegen.editing.job.edit_job"
     options, asked = sample_request.options_of(config, job), sample_request.asked_of(config, edit is not None)
     if config["figure"] == "reconstruct":
         return _reconstruct(config)
@@ -201,7 +202,7 @@ def sample(cfg: DictConfig) -> SampleResult:
 
     direction = direct(loaded, asked, load)
     if edit is not None:
-        from facegen.editing import edit_job
+        from facegen.editing.job import edit_job
 
         return edit_job(loaded, sampler, direction, edit, load, **options)
     from facegen.sampling import sample_job

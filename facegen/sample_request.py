@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from facegen import edit_request, schema
+from facegen import schema
 from facegen.asked import Asked
 from facegen.checkpoint import latest
+from facegen.editing import request as edit_request
 from facegen.errors import UserError
 
 ASKED = "facegen.asked.Asked"

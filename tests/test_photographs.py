@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from facegen.editing.photographs import Square, faces, photographs
 from facegen.errors import UserError
-from facegen.photographs import Square, faces, photographs
 from facegen.regions import FFHQ
 
 ORIENTATION = 274  # the number of EXIF's tag

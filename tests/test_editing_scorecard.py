@@ -12,8 +12,8 @@ import torch
 from runs import configure, tiny, tiny_probe
 
 from facegen.asked import Asked
-from facegen.edit_scorecard import EditScorecard, unaskable
-from facegen.editor import Editor
+from facegen.editing.editor import Editor
+from facegen.editing.scorecard import EditScorecard, unaskable
 from facegen.errors import UserError
 from facegen.experiment import build, evaluate, load, load_probe, train
 from facegen.guiding import direct

@@ -13,7 +13,7 @@ from facegen.prompts import gender_of, prompt, read
 from facegen.types import GuidanceWeight, PositiveFraction
 
 PRETRAINED = "pretrained"  # the baseline that a fine-tuned model began with
-OPTIONS = "facegen.edit_request.Options"
+OPTIONS = "facegen.editing.request.Options"
 WEIGHTS = ("guidance", "image_guidance")  # of which a grid shows several
 MOST = 12  # columns or rows of a strip or a grid
 

@@ -14,12 +14,12 @@ import numpy as np
 from facegen import images
 from facegen.ages import Age
 from facegen.diffusion.sampler import Sampler
-from facegen.edit_request import PRETRAINED, Request
-from facegen.editor import Editor, Wish, wished
+from facegen.editing.editor import Editor, Wish, wished
+from facegen.editing.photographs import Photograph, photographs
+from facegen.editing.request import PRETRAINED, Request
 from facegen.errors import UserError
 from facegen.guiding import Direction, direct
 from facegen.loading import Loaded, untuned
-from facegen.photographs import Photograph, photographs
 from facegen.regions import regions
 from facegen.sampling import SampleResult, default_out
 from facegen.studio import Studio, device_of, in_tiles, prepare

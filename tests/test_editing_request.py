@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 from runs import configure
 
-from facegen.edit_request import Request, misplaced, request_of
+from facegen.editing.request import Request, misplaced, request_of
 from facegen.errors import UserError
 from facegen.experiment import sample
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from facegen.asked_images import AskedImages
-from facegen.edit_subjects import AgeReader, Subjects, age_group, told_ages
-from facegen.editor import Editor
+from facegen.editing.editor import Editor
+from facegen.editing.subjects import AgeReader, Subjects, age_group, told_ages
 from facegen.metrics import edit
 from facegen.metrics.features import AsTheyAre, Collected, collect
 from facegen.metrics.names import METRICS, PIXELS, PROBE

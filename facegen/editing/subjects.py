@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from facegen.ages import AGE_GROUPS, middle, years
-from facegen.editor import Wish
+from facegen.editing.editor import Wish
 from facegen.metrics.probe import ProbeExtractor
 from facegen.metrics.sources import DataImages
 from facegen.seeding import uniform
