@@ -1,8 +1,10 @@
 """What guidance costs: seconds of a guided walk over those of the same walk unguided, and of one guided in half of its steps.
 
     python benchmarks/guidance.py unet_1m --resolution 32
+    python benchmarks/guidance.py unet_1m --edits
 
-Each round draws the same images in every way, in turn; the median of the rounds' ratios is told with its range.
+With --edits the network is shown a source as well, and guided by both weights. Each round draws the same images in every way, in
+turn; the median of the rounds' ratios is told with its range.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from dataclasses import replace
 
 import torch
 from networks import PRESETS, build
@@ -25,8 +28,14 @@ from facegen.networks.conditioned import Conditioned
 CLASSES = 45  # as many as the cartoon faces have labels
 
 
-def ways(sampler: Sampler, weak: Denoiser) -> dict[str, Guidance]:
+def ways(sampler: Sampler, weak: Denoiser, edits: bool) -> dict[str, Guidance]:
     """What is measured, the unguided walk first; the interval holds the middle half of the walk's levels."""
+    if edits:
+        return {
+            "unguided": Guidance(),
+            "guidance=2": Guidance(weight=2),
+            "guidance=2 image_guidance=1.5": Guidance(weight=2, image_weight=1.5),
+        }
     levels = EDM().level(sampler.times(EDM())).tolist()
     quarter = len(levels) // 4
     half = (levels[quarter + len(levels) // 2 - 1] * 0.999, levels[quarter] * 1.001)
@@ -38,9 +47,11 @@ def ways(sampler: Sampler, weak: Denoiser) -> dict[str, Guidance]:
     }
 
 
-def seconds(denoiser: Denoiser, sampler: Sampler, guidance: Guidance, n: int, resolution: int) -> float:
+def seconds(denoiser: Denoiser, sampler: Sampler, guidance: Guidance, n: int, resolution: int, edits: bool) -> float:
     """Of a walk of `n` images."""
     told = Told.plainly(torch.eye(CLASSES)[torch.arange(n) % CLASSES])
+    if edits:
+        told = replace(told, source=torch.zeros(n, 3, resolution, resolution))
     start = time.perf_counter()
     for _ in generate(denoiser, Pixels(resolution, 3), sampler, range(n), batch_size=n, told=told, guidance=guidance):
         pass
@@ -53,13 +64,14 @@ def main() -> None:
     parser.add_argument("--resolution", type=int, default=32)
     parser.add_argument("--n", type=int, default=64, help="images of a walk")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--edits", action="store_true", help="a network that is shown a source")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
     def denoiser() -> Denoiser:
-        network = build(options.preset, options.resolution, injection="embedding")
+        network = build(options.preset, options.resolution, injection="embedding", **({"edits": True} if options.edits else {}))
         return Denoiser(Conditioned(network, CLASSES, network.injected), EDM()).to(options.device).eval().requires_grad_(False)
 
     strong, weak = denoiser(), denoiser()
@@ -68,7 +80,8 @@ def main() -> None:
     for sampler in (Heun(18), DDIM(20)):
         found: dict[str, list[float]] = {}
         for turn in range(options.rounds + 1):
-            taken = {name: seconds(strong, sampler, how, options.n, options.resolution) for name, how in ways(sampler, weak).items()}
+            measured = ways(sampler, weak, options.edits).items()
+            taken = {name: seconds(strong, sampler, how, options.n, options.resolution, options.edits) for name, how in measured}
             for name, value in taken.items() if turn else ():  # the first round warms up
                 found.setdefault(name, []).append(value / taken["unguided"])
         for name, ratios in found.items():
