@@ -184,6 +184,23 @@ def test_what_a_model_cannot_edit_is_one_line(
     assert not list(tmp_path.iterdir())
 
 
+def test_edits_that_were_drawn_otherwise_are_not_overwritten(runs: dict[str, Path], faces: Path, tmp_path: Path) -> None:
+    edited(runs["pix2pix"], tmp_path, f"edit={faces / 'a.png'}", "age=60")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    edited(runs["pix2pix"], tmp_path, f"edit={faces / 'a.png'}", "age=60")
+    other = tmp_path / "other"
+    other.mkdir()
+    Image.open(faces / "b.png").save(other / "a.png")
+    for options in (
+        (f"edit={faces / 'a.png'}", "age=5"),
+        (f"edit={faces / 'a.png'}", "age=60", "guidance=2"),
+        (f"edit={other / 'a.png'}", "age=60"),
+    ):
+        with pytest.raises(UserError, match=r"^out=.* holds edits that were drawn otherwise \(.*there, .* now\): choose another with out="):
+            edited(runs["pix2pix"], tmp_path, *options)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
 def test_what_is_no_photograph_is_told_before_anything_is_drawn(runs: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no picture")
     Image.new("RGB", (5, 5)).save(tmp_path / "small.png")

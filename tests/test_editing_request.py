@@ -69,6 +69,8 @@ def test_photographs_may_be_several() -> None:
         (["age=60", "guidance=strong"], r"^guidance must be"),
         (["age=60", "strength=0"], r"^strength must be greater than 0; got 0"),
         (["age=60", "strength=0.5", "method=edit"], r"^strength=0.5 is of method=sdedit and invert; leave it out, or type method=sdedit$"),
+        (["age={a:1}"], r"^age must be years, an age group or a word, or a list of them; got {'a': 1}; type age=60$"),
+        (["age=60", "guidances=[1,2]"], r"^guidances=\[1, 2\] is of figures of images that are drawn, .*; leave guidances out$"),
         (["age=60", "method=magic"], r"^method must be one of edit, sdedit, invert, null; got 'magic'"),
         (["age=[1,2,3,4,5,6,7,8,9,10,11,12,13]"], r"^age has room for 12 values; got 13; type fewer$"),
         (["age=60", "figure=denoise"], r"^figure=denoise is of images that are drawn, edit=face.jpg edits photographs; leave figure out$"),

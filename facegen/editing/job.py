@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -81,9 +82,15 @@ def edit_job(
         if photograph.note:
             print(f"{photograph.name}: {photograph.note}", file=sys.stderr)
     facts = {**editor.facts, **_asked(request), "crop": str(options.crop)}
-    folder = Path(out) if out else default_out(loaded, f"{plan.name}-{editor.method}", {**facts, "of": ", ".join(p.name for p in found)})
+    of = ", ".join(map(_told, found))
+    folder = Path(out) if out else default_out(loaded, f"{plan.name}-{editor.method}", {**facts, "of": of})
     prepare(folder)
     return _drawn(plan, found, range(seed, seed + n), folder, facts)
+
+
+def _told(photograph: Photograph) -> str:
+    """A photograph by its name and a digest of what the model takes of it."""
+    return f"{photograph.name} {hashlib.sha256(photograph.pixels.tobytes()).hexdigest()[:16]}"
 
 
 def _asked(request: Request) -> dict[str, str]:
@@ -145,6 +152,13 @@ def _drawn(plan: Plan, found: list[Photograph], seeds: range, out: Path, facts: 
     """Draws all edits, writes them as files and as a sheet."""
     pixels = np.stack([photograph.pixels for photograph in found])
     which, seed_of = np.repeat(np.arange(len(found)), len(seeds)), [*seeds] * len(found)
+    about = [{**facts, "photograph": _told(found[i]), "seed": str(s)} for i, s in zip(which, seed_of, strict=True)]
+    names = [f"{found[i].name}-{plan.name}-{{:02d}}-{s:06d}.png".format for i, s in zip(which, seed_of, strict=True)]
+    sheet, shown = out / f"{plan.name}.png", {**facts, "photographs": ", ".join(map(_told, found)), "seeds": f"{seeds[0]}..{seeds[-1]}"}
+    _keep(sheet, shown)
+    for place, name in enumerate(names):
+        for number, (_, wish) in enumerate(plan.cells):
+            _keep(out / name(number), {**about[place], "wish": _spelled(wish)})
     drawn = []
     for number, (editor, wish) in enumerate(plan.cells):
         title = f"{plan.name} {number + 1}/{len(plan.cells)}"
@@ -152,13 +166,26 @@ def _drawn(plan: Plan, found: list[Photograph], seeds: range, out: Path, facts: 
     tiles = np.stack(drawn, axis=1)  # (photographs x seeds, cells, C, H, W)
     for place, row in enumerate(tiles):
         for number, image in enumerate(row):
-            name = f"{found[which[place]].name}-{plan.name}-{number:02d}-{seed_of[place]:06d}.png"
-            wish = plan.cells[number][1]
-            images.save_png(image, out / name, {**facts, "seed": str(seed_of[place]), "wish": wish.prompt or wish.age or "condition"})
-    sheet = out / f"{plan.name}.png"
-    _save_sheet(plan, found, pixels[which], tiles, [f"seed {s}" for s in seed_of] if len(seeds) > 1 else [], sheet, facts)
+            images.save_png(image, out / names[place](number), {**about[place], "wish": _spelled(plan.cells[number][1])})
+    _save_sheet(plan, found, pixels[which], tiles, [f"seed {s}" for s in seed_of] if len(seeds) > 1 else [], sheet, shown)
     print(sheet)
     return SampleResult(out, [sheet], tiles.shape[0] * tiles.shape[1])
+
+
+def _spelled(wish: Wish) -> str:
+    return wish.prompt or wish.age or (spelled(wish.condition) if wish.condition is not None else "as in the data")
+
+
+def _keep(path: Path, facts: dict[str, str]) -> None:
+    """Raises UserError where another picture than that of `facts` would be overwritten."""
+    try:
+        there = images.read_provenance(path) if path.exists() else {}
+    except UserError:  # spoilt by a power cut or a full disk: drawn again
+        return
+    for key in {**facts, **there} if there else ():
+        if key != images.TILING and there.get(key) != facts.get(key):
+            was = f"{key}: {there.get(key, 'not told')} there, {facts.get(key, 'not told')} now"
+            raise UserError(f"out={path.parent} holds edits that were drawn otherwise ({path.name}, {was}): choose another with out=")
 
 
 def _save_sheet(
@@ -171,11 +198,14 @@ def _save_sheet(
     white = np.full_like(first[:, 1:], 255)
     rows = np.concatenate([np.concatenate([first[:, :1], white], axis=1), grid], axis=2)
     names = [photograph.name for photograph in found for _ in range(len(tiles) // len(found))]
-    labels = [_row(name, seed, row) for name, seed in zip(names, seeds or [""] * len(names), strict=True) for row in plan.rows or [""]]
+    heads = [
+        (name if not number and (len(found) > 1 or not row) else "", row) for name in names for number, row in enumerate(plan.rows or [""])
+    ]
+    labels = [_row(name, seed, row) for (name, row), seed in zip(heads, np.repeat(seeds or [""] * len(names), count), strict=True)]
     save = partial(images.save_grid, columns=columns + 1, band=count if count > 1 else None, row_labels=labels)
     save(rows.reshape(-1, *tiles.shape[2:]), path, facts, column_labels=["photograph", *plan.columns])
 
 
 def _row(name: str, seed: str, row: str) -> str:
     short = name if len(name) <= 16 else f"{name[:15]}…"
-    return "\n".join(filter(None, (row or short, seed)))
+    return "\n".join(filter(None, (short, row, seed)))

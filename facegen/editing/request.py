@@ -70,6 +70,9 @@ def request_of(config: dict[str, Any]) -> tuple[Request, dict[str, Any]]:
     weights = {name: config[name] if isinstance(config[name], list) else [config[name]] for name in WEIGHTS}
     problems = [line for name in WEIGHTS for line in schema.check_value(weights, name, list[GuidanceWeight], name)]
     problems += [line for name, (kind, _) in schema.signature(OPTIONS).items() for line in schema.check_value(config, name, kind, name)]
+    if any(line.startswith("age must be an ") for line in problems):  # of its many types the first, which says little
+        said = f"age must be years, an age group or a word, or a list of them; got {config['age']}; type age=60"
+        problems = [said if line.startswith("age must be an ") else line for line in problems]
     if problems:
         raise UserError(*problems)
     options = Options(**{name: config[name] for name in schema.signature(OPTIONS)})
@@ -129,6 +132,9 @@ def _together(
     for name, count in {"age": len(found[0]), **{name: len(values) for name, values in weights.items()}}.items():
         if count > MOST:
             yield f"{name} has room for {MOST} values; got {count}; type fewer"
+    for name in ("group", "guidances", "steps_shown"):
+        if config[name] is not None:
+            yield f"{name}={config[name]} is of figures of images that are drawn, edit={options.edit} edits photographs; leave {name} out"
     if config["figure"] != "sheet":
         yield f"figure={config['figure']} is of images that are drawn, edit={options.edit} edits photographs; leave figure out"
 
