@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import functools
 import hashlib
@@ -10,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from facegen.errors import UserError
 from facegen.plain_words import CONF, lines_of
@@ -168,6 +169,17 @@ def in_plain_words(name: str) -> Iterator[None]:
             raise
         what = f"cannot write {error.filename}" if error.filename else "cannot write a file"
         raise SystemExit(fail(f"{what}: {error.strerror}; make room on the disk and type the same command again")) from None
+
+
+class Parser(argparse.ArgumentParser):
+    """Of a module that is run by itself: a mistake is one line, as everywhere; `example` are the arguments to type."""
+
+    def __init__(self, prog: str, description: str | None, example: str) -> None:
+        super().__init__(prog=prog, description=(description or "").splitlines()[0])
+        self.example = example
+
+    def error(self, message: str) -> NoReturn:
+        raise SystemExit(fail(f"{message}; type {self.prog} {self.example}"))
 
 
 def fail(*lines: str) -> int:

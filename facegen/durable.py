@@ -111,3 +111,9 @@ def sha256(path: Path) -> str:
     """Of the file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def refuse_occupied(folder: Path) -> None:
+    """Raises UserError where something lies at `folder` that would be mixed up with what is to be written there."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is there already; give a folder that is new or empty")

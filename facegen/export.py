@@ -7,13 +7,13 @@ Adapters are merged into the weights that they adapt. Edits by the folder are th
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from facegen.cli import fail
+from facegen.cli import Parser, fail
+from facegen.durable import refuse_occupied
 from facegen.errors import UserError
 
 PIPELINE = "StableDiffusionInstructPix2PixPipeline"
@@ -27,7 +27,7 @@ def export(ckpt: str | Path, out: str | Path, ema: str | None = None) -> Path:
     from facegen.experiment import load
 
     out = Path(out).expanduser()
-    _refuse_occupied(out)
+    refuse_occupied(out)
     loaded = load(str(ckpt), ema)
     if loaded.provenance["family"] != "instruct_pix2pix":
         family = loaded.provenance["family"]
@@ -43,11 +43,6 @@ def export(ckpt: str | Path, out: str | Path, ema: str | None = None) -> Path:
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error.strerror}); give another folder") from error
     return out
-
-
-def _refuse_occupied(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is there already; give a folder that is new or empty")
 
 
 def _merged(network: Any) -> Any:
@@ -81,15 +76,9 @@ def _index(parts: dict[str, Any]) -> dict[str, Any]:
     return {"_class_name": PIPELINE, "requires_safety_checker": False, **kinds, **nothing}
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, as everywhere."""
-        raise SystemExit(fail(f"{message}; type {self.prog} RUN_OR_FILE OUT"))
-
-
 def main(arguments: list[str]) -> int:
     """The exit code: 0 where the folder is written, 2 where it cannot be."""
-    parser = _Parser(prog="python -m facegen.export", description=(__doc__ or "").splitlines()[0])
+    parser = Parser("python -m facegen.export", __doc__, "RUN_OR_FILE OUT")
     parser.add_argument("ckpt", help="a checkpoint of model=instruct_pix2pix, or its run")
     parser.add_argument("out", help="a new folder")
     parser.add_argument("--ema", help="half-life of the average, or raw; by default the run's first")

@@ -5,11 +5,15 @@ python -m facegen.tiny_stable_diffusion FOLDER
 
 from __future__ import annotations
 
-import argparse
 import json
 import string
+import sys
 from pathlib import Path
 from typing import Any
+
+from facegen.cli import Parser, fail
+from facegen.durable import refuse_occupied
+from facegen.errors import UserError
 
 WIDTHS, GROUPS, TEXT_SIZE, LATENT = (32, 64), 8, 32, 4
 END = "</w>"
@@ -91,14 +95,19 @@ def _index() -> dict[str, Any]:
     return {"_class_name": "StableDiffusionPipeline", **parts, **nothing}
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Write a tiny Stable Diffusion with random weights.")
+def main(arguments: list[str]) -> int:
+    """The exit code: 0 where the folder is written, 2 where it cannot be."""
+    parser = Parser("python -m facegen.tiny_stable_diffusion", __doc__, "FOLDER")
     parser.add_argument("folder", help="where to; model.pretrained=FOLDER then trains from it")
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    print(build(options.folder, options.seed))
+    options = parser.parse_args(arguments)
+    try:
+        refuse_occupied(Path(options.folder).expanduser())
+        print(build(Path(options.folder).expanduser(), options.seed))
+    except UserError as error:
+        return fail(*error.lines)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -194,7 +194,7 @@ def _preempted(run: RunDir, trainer: Trainer, stop: Preempted) -> TrainResult:
 
 def _warn(model: Any, trainer: Trainer, stage: str) -> None:
     """Says what is allowed and hardly meant."""
-    if model.draws:
+    if model.draws and not hasattr(model, "begin_with"):  # what is fine-tuned has the schedule that it was trained on
         _warn_of_leftover(model.denoiser.schedule)
     if getattr(model, "discriminator", None) is not None and 0 < (last := trainer.max_steps * model.accumulate) <= model.disc_start:
         line = (

@@ -17,6 +17,7 @@ from facegen.data.edit_source import EditSource
 from facegen.errors import UserError
 from facegen.experiment import resolve, train
 from facegen.tiny_stable_diffusion import build as build_tiny
+from facegen.tiny_stable_diffusion import main as make_tiny
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,17 @@ def test_without_a_network_the_hub_is_given_up_in_one_line(monkeypatch: pytest.M
         pretrained.located("nobody/nothing-at-all")
     assert waited == [pretrained.PATIENCE]
     assert pretrained.PATIENCE < 5
+
+
+def test_a_folder_that_holds_something_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    assert make_tiny([str(tmp_path)]) == 2
+    assert "is there already; give a folder that is new or empty" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        make_tiny([])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert make_tiny([str(tmp_path / "new")]) == 0
 
 
 def test_a_resolution_that_the_autoencoder_and_the_unet_cannot_halve_is_refused(tiny: Path, tmp_path: Path) -> None:

@@ -6,28 +6,21 @@ differs is told and the exit code is 1.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from facegen.cli import fail
+from facegen.cli import Parser, fail
 from facegen.errors import UserError, nearest
 from facegen.metrics.protocol import by_metric, fields, first_difference, load
 
 Z_95 = 1.959963984540054  # of the normal distribution
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, as everywhere."""
-        raise SystemExit(fail(f"{message}; type {self.prog} A.json B.json"))
-
-
 def main(arguments: list[str]) -> int:
     """The exit code: 0 where numbers could be compared, 1 where protocols differ, 2 where a file cannot be read."""
-    parser = _Parser(prog="python -m facegen.metrics.compare", description=(__doc__ or "").splitlines()[0])
+    parser = Parser("python -m facegen.metrics.compare", __doc__, "A.json B.json")
     parser.add_argument("a", type=Path)
     parser.add_argument("b", type=Path)
     parser.add_argument("--ignore", action="append", default=[], metavar="FIELD", help="a field that may differ, such as generated.sampler")
