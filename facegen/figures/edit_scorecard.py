@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PANEL = 4.2  # inches
-BARS = 16  # attributes shown at most: those that move most
+BARS, FEWEST = 16, 6  # attributes shown at most, those that move most, and how many have room at least
 
 
 def save_edit_scorecard(entry: Mapping[str, Any], folder: Path, stem: str) -> list[Path]:
@@ -67,6 +67,7 @@ def _drift(axes: Axes, moving: Sequence[tuple[str, Mapping[str, float]]]) -> Non
     axes.barh(places, [row["gained"] for row in rows], height=0.7, label="came")
     axes.barh(places, [-row["lost"] for row in rows], height=0.7, label="went")
     axes.set_yticks(places, names, fontsize=7)
+    axes.set_ylim(-0.7, max(len(names), FEWEST) - 0.3)
     axes.axvline(0, color="black", linewidth=0.6)
     axes.legend(fontsize=8, frameon=False, loc="lower right")
     finish(axes, "what else changed, as it is read", "share of the edits", "")
