@@ -35,7 +35,7 @@ class Net(nn.Module):
 class Run:
     """A trained model as `sample_job` sees it."""
 
-    labels = examples = None
+    labels = examples = text = None
 
     def __init__(self, run_dir: Path, schedule: Schedule | None = None, codec: Any = None) -> None:
         self.path = run_dir / "checkpoints" / "step-00000002.ckpt"

@@ -64,6 +64,7 @@ class Run:
         self.denoiser = Denoiser(Net(len(names), channels, seed), Cosine(100), "v")
         self.provenance = {"checkpoint": self.path.name, "step": "2", "family": "class_conditional" if names else "ddpm"}
         self.config: dict[str, Any] = {"model": {"drop_condition": 0.1}, "scheduler": {}}
+        self.text = None
         self.labels = Labels(names, groups) if names else None
         self.examples = torch.zeros(len(EXAMPLES), len(NAMES))
         for row, columns in enumerate(EXAMPLES):
