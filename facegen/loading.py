@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -222,7 +223,7 @@ def _restore(path: Path, build: Build, ema: str | None, family: str | None = Non
     halflife = _halflife(ema, head.config, stored.get("ema", {}), path)
     try:
         if model.draws:
-            model.load_rest(stored, base_of)
+            model.load_rest(stored, partial(_base, path))
         model.load_state_dict(stored["state_dict"], strict=True)
         model.load_state_dict(stored["ema"][halflife] if halflife else {}, strict=False)
     except (KeyError, RuntimeError, TypeError, AttributeError) as error:
@@ -230,6 +231,15 @@ def _restore(path: Path, build: Build, ema: str | None, family: str | None = Non
         raise UserError(f"{path} does not hold the weights that its configuration asks for ({reason}): use another checkpoint") from error
     model.eval().requires_grad_(False)
     return _Restored(model, path, head, str(stored.get("global_step", "unknown")), halflife or "raw")
+
+
+def _base(path: Path, source: str) -> tuple[Path, str]:
+    """What the adapters in `path` were trained from; raises UserError where it is no longer where it was."""
+    try:
+        return base_of(source)
+    except UserError as error:
+        what = f"{path} holds adapters of the Stable Diffusion at {source}, which cannot be read there"
+        raise UserError(f"{what} ({error.lines[0].partition('; ')[0]}); put it back") from error
 
 
 def _facts(head: checkpoint.Header, names: Iterable[str], path: Path) -> dict[str, Any]:

@@ -199,6 +199,18 @@ def test_adapters_know_the_weights_they_were_trained_on(tiny: Path, runs: dict[s
         load(str(tmp_path / "moved.ckpt"))
 
 
+def test_adapters_whose_base_is_gone_say_where_it_was(tiny: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny, base)
+    train(command(base, tmp_path / "run", *LORA, "trainer.max_steps=1"))
+    base.rename(tmp_path / "moved")
+    with pytest.raises(
+        UserError, match=r"holds adapters of the Stable Diffusion at .*base, which cannot be read there \(.*\); put it back$"
+    ):
+        load(str(tmp_path / "run"))
+    assert train(command(tmp_path / "moved", tmp_path / "run", *LORA, "trainer.max_steps=2")).steps == 2
+
+
 @pytest.mark.parametrize("kind", ["full", "lora"])
 @pytest.mark.parametrize(("guidance", "image_guidance"), [(7.5, 1.5), (3.0, 1.0)])
 def test_diffusers_pipeline_makes_the_same_edit_of_the_exported_folder(
