@@ -35,7 +35,7 @@ def export(ckpt: str | Path, out: str | Path, ema: str | None = None) -> Path:
     network, codec, text = loaded.denoiser.network, loaded.codec, loaded.text
     unet, vae = _merged(network), _scaled(codec)
     parts: dict[str, Any] = {"unet": unet, "vae": vae, "text_encoder": text.model, "tokenizer": text.tokenizer}
-    parts["scheduler"] = _scheduler(loaded.config["scheduler"])
+    parts["scheduler"] = _scheduler(loaded.config["scheduler"], loaded.config["model"]["prediction"])
     try:
         for name, part in parts.items():
             part.save_pretrained(out / name)
@@ -60,11 +60,12 @@ def _scaled(codec: Any) -> Any:
     return vae
 
 
-def _scheduler(schedule: dict[str, Any]) -> Any:
+def _scheduler(schedule: dict[str, Any], prediction: str) -> Any:
     """The scheduler that walks as our DDIM does."""
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
     betas = {"beta_start": schedule["beta_start"], "beta_end": schedule["beta_end"], "beta_schedule": "scaled_linear"}
+    betas["prediction_type"] = {"noise": "epsilon", "v": "v_prediction", "image": "sample"}[prediction]
     walk: dict[str, Any] = {"timestep_spacing": "trailing", "set_alpha_to_one": True, "clip_sample": False}
     return DDIMScheduler(num_train_timesteps=schedule["steps"], **betas, **walk)
 

@@ -28,6 +28,7 @@ SCHEDULER = {
     "beta_end": 0.012,
     "beta_scaling": "none",
 }
+DEFAULT = "facegen.diffusion.schedule.EDM"  # what a configuration has where nobody chooses
 LEARNING_RATE = 5e-5  # report 1, and diffusers' own training script
 PATIENCE = 4.0  # seconds for a sign of life from the hub
 WEIGHTS = ("unet", "vae", "text_encoder")
@@ -45,6 +46,9 @@ def settled(config: dict[str, Any]) -> dict[str, Any]:
     model = config.get("model") or {}
     if model.get("_target_") != INSTRUCT:
         return config
+    if (chosen := config["scheduler"].get("_target_", "")) not in (DEFAULT, SCHEDULER["_target_"]):
+        name = str(chosen).rpartition(".")[2]
+        raise UserError(f"scheduler is {name}: Stable Diffusion has the schedule that it was trained on; leave scheduler out")
     parts = _of_begun(config) or described(located(model.get("pretrained")))
     length = parts["text_encoder"].get("max_position_embeddings", 77)
     network = {**(model.get("network") or {}), "_target_": UNET, "architecture": parts["unet"], "length": length}
@@ -56,7 +60,8 @@ def settled(config: dict[str, Any]) -> dict[str, Any]:
     text = {"_target_": TEXT, "architecture": parts["text_encoder"]}
     optimizer = {"lr": LEARNING_RATE, **(config.get("optimizer") or {})}
     scheduler = dict(SCHEDULER)
-    model = {**model, "network": network, "codec": codec, "text": text, "schedule": scheduler, "optimizer": optimizer}
+    made = {"network": network, "codec": codec, "text": text, "schedule": scheduler, "optimizer": optimizer}
+    model = {**model, **made, "prediction": model.get("prediction") or parts["prediction"]}
     return {**config, "model": model, "scheduler": scheduler, "optimizer": optimizer}
 
 
@@ -66,7 +71,7 @@ def _of_begun(config: dict[str, Any]) -> dict[str, Any] | None:
         model = (stored or {})["model"]
         codec = model["codec"]
         parts = {"unet": model["network"]["architecture"], "text_encoder": model["text"]["architecture"]}
-        return {**parts, "vae": codec["network"], "scale": codec["scale"]}
+        return {**parts, "vae": codec["network"], "scale": codec["scale"], "prediction": model.get("prediction")}
     except (KeyError, TypeError):
         return None
 
@@ -114,7 +119,7 @@ def _downloaded(source: str, wanted: list[str]) -> Path:
 
 
 def described(folder: Path) -> dict[str, Any]:
-    """The `unet` and the `text_encoder` as their config.json has them, the `vae` as a configuration node, and its `scale`.
+    """The `unet` and the `text_encoder` as their config.json has them, the `vae` as a configuration node, its `scale`, and the `prediction`.
 
     Raises UserError with a line for each problem: no Stable Diffusion 1 or 2, or none that was written whole.
     """
@@ -126,7 +131,17 @@ def described(folder: Path) -> dict[str, Any]:
             *(f"{OPTION}={folder}: {problem}; give a Stable Diffusion 1, such as CompVis/stable-diffusion-v1-4" for problem in problems)
         )
     scale = float(vae.get("scaling_factor", 0.18215))
-    return {"unet": _own(unet), "text_encoder": _own(text), "vae": stages.described(str(folder / "vae")), "scale": scale}
+    parts = {"unet": _own(unet), "text_encoder": _own(text), "vae": stages.described(str(folder / "vae")), "scale": scale}
+    return {**parts, "prediction": _prediction(folder)}
+
+
+def _prediction(folder: Path) -> str:
+    """What the UNet predicts, by the configuration of its scheduler; noise where that says nothing."""
+    try:
+        found = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "noise"
+    return "v" if isinstance(found, dict) and found.get("prediction_type") == "v_prediction" else "noise"
 
 
 def _own(found: dict[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,20 @@ def test_a_run_knows_the_schedule_and_the_rate_that_stable_diffusion_was_trained
     assert EditSource.of(config["data"]).kind == "paired"
 
 
+def test_what_a_unet_predicts_is_what_its_scheduler_says(tiny: Path, tmp_path: Path) -> None:
+    assert resolve(command(tiny, tmp_path / "run"))["model"]["prediction"] == "noise"
+    other = tmp_path / "v"
+    shutil.copytree(tiny, other)
+    path = other / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "prediction_type": "v_prediction"}))
+    assert resolve(command(other, tmp_path / "run"))["model"]["prediction"] == "v"
+
+
+def test_another_schedule_than_its_own_is_refused(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^scheduler is Cosine: Stable Diffusion has the schedule that it was trained on; leave"):
+        resolve(command(tiny, tmp_path / "run", "scheduler=cosine"))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
