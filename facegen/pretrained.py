@@ -119,7 +119,7 @@ def _downloaded(source: str, wanted: list[str]) -> Path:
 
 
 def described(folder: Path) -> dict[str, Any]:
-    """The `unet` and the `text_encoder` as their config.json has them, the `vae` as a configuration node, its `scale`, and the `prediction`.
+    """The `unet` and the `text_encoder` as their config.json has them, the `vae` as a configuration node, its `scale`, the `prediction`.
 
     Raises UserError with a line for each problem: no Stable Diffusion 1 or 2, or none that was written whole.
     """
