@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 import facegen
 from facegen import checkpoint, schema, stages
-from facegen.callbacks.ema import key
 from facegen.codecs import Codec
 from facegen.conflicts import beyond_the_schedule
 from facegen.diffusion.denoiser import Denoiser
@@ -22,17 +19,8 @@ from facegen.errors import UserError
 from facegen.families.labels import Labels
 from facegen.networks.probe import Classifier
 from facegen.pretrained import base_of
-from facegen.types import NonNegativeInt, PositiveInt
+from facegen.restoring import Build, Restored, facts_of, restore
 
-Build = Callable[..., Any]
-FACTS: dict[str, Any] = {
-    "condition_names": list[str],
-    "condition_groups": dict[str, list[str]],
-    "condition_examples": list[list[NonNegativeInt]],
-    "resolution": PositiveInt,
-    "channels": Literal[1, 3],
-    "fingerprint": str,
-}
 OF_PROBE = ("condition_names", "condition_groups", "resolution", "channels", "fingerprint")
 
 
@@ -113,7 +101,7 @@ def load(ckpt: str | Path, build: Build, ema: str | None = None) -> Loaded:
     Raises UserError where the file is damaged, of another schema, or its configuration names anything but facegen's own classes;
     nothing is imported before that is known.
     """
-    return _drawing(_restore(checkpoint.latest(ckpt), build, ema), build, ema)
+    return _drawing(restore(checkpoint.latest(ckpt), build, ema), build, ema)
 
 
 def untuned(loaded: Loaded) -> Loaded:
@@ -123,7 +111,7 @@ def untuned(loaded: Loaded) -> Loaded:
         family = loaded.provenance["family"]
         raise UserError(f"baseline=pretrained: {loaded.path} is model={family}, trained from scratch; type baseline=CKPT, of another model")
     head = checkpoint.header(checkpoint.read(loaded.path, mmap=True), loaded.path)
-    model = loaded.build(config["model"], **_facts(head, schema.facts_asked(config["model"]), loaded.path))
+    model = loaded.build(config["model"], **facts_of(head, schema.facts_asked(config["model"]), loaded.path))
     model.begin_with(*base_of(pretrained))
     model.eval().requires_grad_(False)
     provenance = {**loaded.provenance, "checkpoint": f"{pretrained}, not tuned", "step": "0", "ema": "raw"}
@@ -132,16 +120,16 @@ def untuned(loaded: Loaded) -> Loaded:
 
 def load_autoencoder(ckpt: str | Path, build: Build, ema: str | None = None) -> LoadedAutoencoder:
     """The autoencoder of `ckpt`; what it may be, `ema` and errors as for `load`, and UserError where it is of another model."""
-    return _reconstructing(_restore(checkpoint.latest(ckpt), build, ema, family="autoencoder"))
+    return _reconstructing(restore(checkpoint.latest(ckpt), build, ema, family="autoencoder"))
 
 
 def load_measurable(ckpt: str | Path, build: Build, ema: str | None = None) -> Loaded | LoadedAutoencoder:
     """What `load` or `load_autoencoder` makes of `ckpt`, by what it is a checkpoint of; errors as for them."""
-    restored = _restore(checkpoint.latest(ckpt), build, ema)
+    restored = restore(checkpoint.latest(ckpt), build, ema)
     return _reconstructing(restored) if restored.header.family == "autoencoder" else _drawing(restored, build, ema)
 
 
-def _drawing(restored: _Restored, build: Build, ema: str | None) -> Loaded:
+def _drawing(restored: Restored, build: Build, ema: str | None) -> Loaded:
     model, path, head = restored.model, restored.path, restored.header
     if not model.draws:
         wanted = "type figure=reconstruct, or " * (head.family == "autoencoder") + "sample one of a model that draws: ckpt=RUN_OR_FILE"
@@ -151,14 +139,14 @@ def _drawing(restored: _Restored, build: Build, ema: str | None) -> Loaded:
     return Loaded(path, *own, **told)
 
 
-def _reconstructing(restored: _Restored) -> LoadedAutoencoder:
+def _reconstructing(restored: Restored) -> LoadedAutoencoder:
     path, head = restored.path, restored.header
-    channels, side = _facts(head, ("channels", "resolution"), path).values()
+    channels, side = facts_of(head, ("channels", "resolution"), path).values()
     run_dir = path.parent.parent if path.parent.name == "checkpoints" else None
     return LoadedAutoencoder(path, run_dir, head.config, (channels, side, side), restored.model, _provenance(restored))
 
 
-def _provenance(restored: _Restored) -> dict[str, str]:
+def _provenance(restored: Restored) -> dict[str, str]:
     told = {"checkpoint": restored.path.name, "family": restored.header.family, "step": restored.step, "ema": restored.ema}
     return {"facegen": facegen.__version__, **told, "data": str(restored.header.data.get("fingerprint", ""))}
 
@@ -171,9 +159,9 @@ def load_probe(ckpt: str | Path, build: Build, ema: str | None = None) -> Loaded
     """
     best = Path(ckpt, "checkpoints", "best.ckpt")
     path = checkpoint.latest(best if ckpt and best.is_file() else ckpt, "probe")
-    restored = _restore(path, build, ema, family="probe")
+    restored = restore(path, build, ema, family="probe")
     head = restored.header
-    data = {**head.data, **_facts(head, OF_PROBE, path)}
+    data = {**head.data, **facts_of(head, OF_PROBE, path)}
     return LoadedProbe(path, sha256(path), head.config, data, restored.model.classifier, restored.ema, restored.step)
 
 
@@ -186,7 +174,7 @@ def autoencoder_of(source: str | Path, build: Build) -> Any:
     if not (source / "config.json").is_file():
         first = source / stages.FIRST
         path = checkpoint.latest(first if first.is_dir() else source, stages.OPTION)
-        return _restore(path, build, None, family="autoencoder").model.autoencoder
+        return restore(path, build, None, family="autoencoder").model.autoencoder
     network = build(stages.described(str(source)))
     try:
         network.begin_with(source)
@@ -194,72 +182,6 @@ def autoencoder_of(source: str | Path, build: Build) -> Any:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{stages.OPTION}={source} cannot be read ({reason}); give the folder that save_pretrained wrote") from error
     return network.eval().requires_grad_(False)
-
-
-@dataclass
-class _Restored:
-    """The model of a family with the weights asked for, its file and what the file says."""
-
-    model: Any
-    path: Path
-    header: checkpoint.Header
-    step: str
-    ema: str
-
-
-def _restore(path: Path, build: Build, ema: str | None, family: str | None = None) -> _Restored:
-    stored = checkpoint.read(path)
-    head = checkpoint.header(stored, path, expect_family=family)
-    checkpoint.check_targets(head.config, schema.TARGETS)
-    head = replace(head, config=schema.modernised(head.config))
-    problems = list(schema.check(head.config.get("model", {}), "model"))
-    if problems:
-        raise UserError(*(f"{path}: {line}" for line in problems))
-    model = build(head.config["model"], **_facts(head, schema.facts_asked(head.config["model"]), path))
-    if getattr(model, "family", None) != head.family:
-        raise UserError(
-            f"{path} says it is of model={head.family}, but its configuration is of another: use a checkpoint that train.py wrote"
-        )
-    halflife = _halflife(ema, head.config, stored.get("ema", {}), path)
-    try:
-        if model.draws:
-            model.load_rest(stored, partial(_base, path))
-        model.load_state_dict(stored["state_dict"], strict=True)
-        model.load_state_dict(stored["ema"][halflife] if halflife else {}, strict=False)
-    except (KeyError, RuntimeError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} does not hold the weights that its configuration asks for ({reason}): use another checkpoint") from error
-    model.eval().requires_grad_(False)
-    return _Restored(model, path, head, str(stored.get("global_step", "unknown")), halflife or "raw")
-
-
-def _base(path: Path, source: str) -> tuple[Path, str]:
-    """What the adapters in `path` were trained from; raises UserError where it is no longer where it was."""
-    try:
-        return base_of(source)
-    except UserError as error:
-        what = f"{path} holds adapters of the Stable Diffusion at {source}, which cannot be read there"
-        raise UserError(f"{what} ({error.lines[0].partition('; ')[0]}); put it back") from error
-
-
-def _facts(head: checkpoint.Header, names: Iterable[str], path: Path) -> dict[str, Any]:
-    """What a checkpoint says of its data under `names`; raises UserError where it does not, or says what cannot be."""
-    facts = {}
-    for name in names:
-        try:
-            facts[name] = TypeAdapter(FACTS[name]).validate_python(head.data[name], strict=True)
-        except (KeyError, ValidationError) as error:
-            raise UserError(f"{path} does not say the {name} of its data: use another checkpoint") from error
-    return facts
-
-
-def _halflife(asked: str | None, config: dict[str, Any], averages: dict[str, Any], path: Path) -> str | None:
-    if asked == "raw" or not averages:
-        return None
-    wanted = key(config["ema"]["halflives"][0]) if asked is None else str(asked)
-    if wanted not in averages:
-        raise UserError(f"ema={wanted} is not in {path}; allowed: {', '.join(averages)}, raw; type ema={next(iter(averages))}")
-    return wanted
 
 
 def sampler_of(loaded: Loaded, asked: dict[str, Any] | None) -> dict[str, Any]:
